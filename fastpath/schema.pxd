@@ -1,0 +1,49 @@
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from fastpath._types cimport span_t
+
+
+# One feature of a compiled schema. Owned by the schema_t; immutable after construction.
+ctypedef struct feature_t:
+    span_t name
+    uint8_t type                 # feature_type_t
+    uint8_t required             # missing: INVALID_ARGUMENT instead of the default
+    float default_value          # NaN is allowed: passed to the model
+    float minimum                # -inf where there is none; a value below counts as missing
+    float maximum                # +inf where there is none; a value above counts as missing
+    int32_t n_vocabulary         # categorical: codes are 0 .. n_vocabulary - 1
+    span_t* vocabulary
+    uint32_t* vocabulary_table   # open addressing: code + 1, or 0; size is a power of two
+    uint32_t vocabulary_mask
+
+
+ctypedef struct schema_t:
+    int32_t n_features
+    feature_t* features          # in model order
+    uint64_t fingerprint         # of this schema's own layout
+    uint32_t* name_table         # open addressing: feature index + 1, or 0
+    uint32_t name_mask
+
+
+# How an arm reads the rows of one layout. Owned by whoever compiled it (a Gather).
+ctypedef struct gather_t:
+    uint64_t fingerprint
+    int32_t n_columns            # values that a dense request of this layout must hold
+    int32_t identity             # columns are the schema's own features, in order
+    const int32_t* column        # [n_features]: column of feature j, or -1: the layout lacks it
+
+
+cdef class Schema:
+    cdef schema_t table
+    cdef readonly tuple specs    # the FeatureSpec of every feature
+
+
+cdef class Gather:
+    cdef gather_t table
+    cdef readonly object schema
+
+
+# Index of a feature by name, or -1. `name` need not end in NUL.
+cdef int32_t find_feature(const schema_t* schema, const uint8_t* name, size_t size) noexcept nogil
+# Code of a categorical value, or -1: unseen.
+cdef int32_t find_code(const feature_t* feature, const uint8_t* text, size_t size) noexcept nogil

@@ -1,0 +1,93 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from fastpath._types cimport MAX_ENTITIES, MAX_FEATURES, error_t, span_t
+
+cdef enum feature_form_t:
+    FORM_NONE = 0
+    FORM_DENSE = 1
+    FORM_NAMED = 2
+
+cdef enum value_kind_t:
+    KIND_NULL = 0
+    KIND_NUMBER = 1
+    KIND_FLAG = 2
+    KIND_TEXT = 3
+
+cdef enum option_t:
+    OPTION_PROVENANCE = 1
+    OPTION_TIMINGS = 2
+    OPTION_REASONS = 4
+
+
+ctypedef struct entity_t:
+    span_t role
+    span_t type
+    span_t id
+
+
+ctypedef struct named_t:
+    span_t name
+    int32_t kind                 # value_kind_t
+    double number                # KIND_NUMBER; KIND_FLAG: 0 or 1
+    span_t text                  # KIND_TEXT
+
+
+# One decoded ScoreRequest. Spans borrow the message's bytes. About 70 KiB: one per thread, reused.
+ctypedef struct request_t:
+    span_t request_id
+    int64_t event_time_ms
+    span_t routing_key
+    span_t model
+    uint32_t options             # option_t bits
+    int32_t n_entities
+    int32_t form                 # feature_form_t
+    uint64_t layout              # FORM_DENSE
+    int32_t n_values             # FORM_DENSE; may exceed MAX_FEATURES: the excess is counted only
+    int32_t n_named              # FORM_NAMED, after duplicate keys were merged (the last wins)
+    entity_t[MAX_ENTITIES] entities
+    float[MAX_FEATURES] values
+    named_t[MAX_FEATURES] named
+
+
+# What changes from answer to answer. Spans borrow; the arm's constant part is encoded once
+# per plan (see encode_arm) and appended as bytes.
+ctypedef struct response_t:
+    span_t request_id
+    float raw_score
+    double score
+    span_t decision
+    int32_t has_threshold
+    float threshold
+    uint32_t bucket
+    int32_t unsticky
+    int32_t degraded
+    int32_t cached
+    int32_t explored
+    double decision_propensity
+    uint32_t n_request
+    uint32_t n_online
+    uint32_t n_batch
+    uint32_t n_default
+    span_t arm                   # fields 13 .. 18, already encoded
+    const uint8_t* provenance    # NULL: not asked for; else n_provenance source_t bytes
+    int32_t n_provenance
+    int32_t has_timings
+    uint64_t parse_ns
+    uint64_t features_ns
+    uint64_t score_ns
+    uint64_t total_ns
+
+
+# Decodes exactly what the official runtime accepts (any field order, split and unpacked repeated
+# fields, merged sub-messages, unknown fields, invalid UTF-8 refused). Returns 0, or -1 with
+# `error` set to INVALID_ARGUMENT. Never reads past `size`, never allocates.
+cdef int32_t decode_request(
+    const uint8_t* data, size_t size, request_t* out, error_t* error
+) noexcept nogil
+
+# Bytes that encode_response may write at most for this answer.
+cdef size_t response_bound(const response_t* response) noexcept nogil
+
+# Writes the answer at `out`, which has response_bound() bytes. Returns the length. The bytes are
+# those of the official runtime's deterministic serialization.
+cdef size_t encode_response(const response_t* response, uint8_t* out) noexcept nogil

@@ -1,0 +1,74 @@
+"""The `scoregate` command.
+
+Each subcommand is a module of this package, imported when it is called: `scoregate serve`
+must not pay for pandas. Exit codes: 0 done; 2 usage or input, said in one line without a
+traceback; 1 failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import cast
+
+import click
+
+from fastpath.errors import FastpathError
+from server import __version__
+from server.errors import ScoregateError
+
+# Name -> (module, attribute, one line of help). The help stands here so that `scoregate --help`
+# imports nothing.
+COMMANDS = {
+    "export": ("server.cli.export", "export", "Turn a scikit-learn model into a bundle."),
+    "inspect": ("server.cli.inspect", "inspect", "Show what a bundle holds, and verify it."),
+    "serve": ("server.cli.serve", "serve", "Serve a model repository."),
+    "score": ("server.cli.score", "score", "Score one request: a first call without code."),
+    "config": ("server.cli.config", "config", "Check or show the server's settings."),
+    "simulate": ("server.cli.simulate", "simulate", "Make card transactions to try things on."),
+    "demo": ("server.cli.demo", "demo", "Train, export, serve and replay, in one command."),
+    "completion": ("server.cli.completion", "completion", "Print a shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table: the order of a user's journey."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        return cast("click.Command", getattr(importlib.import_module(module), attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="scoregate")
+def scoregate() -> None:
+    """A gRPC scoring server for the fraud path.
+
+    The road: `export` a trained scikit-learn model, `inspect` the bundle, `serve` the
+    repository, `score` a first request. `demo` walks all of it on simulated transactions.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr, not tracebacks."""
+    try:
+        scoregate(prog_name="scoregate")
+    except (ScoregateError, FastpathError) as error:
+        click.echo(f"scoregate: {error}", err=True)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+
+
+if __name__ == "__main__":
+    main()

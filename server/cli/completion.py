@@ -1,0 +1,24 @@
+"""`scoregate completion`: print the script that makes a shell complete our commands."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a completion script for SHELL.
+
+    \b
+    bash:  scoregate completion bash > ~/.local/share/bash-completion/completions/scoregate
+    zsh:   scoregate completion zsh > "${fpath[1]}/_scoregate"
+    fish:  scoregate completion fish > ~/.config/fish/completions/scoregate.fish
+    """
+    root = ctx.find_root().command
+    chosen = get_completion_class(shell)
+    if chosen is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(chosen(root, {}, "scoregate", "_SCOREGATE_COMPLETE").source())

@@ -1,0 +1,36 @@
+"""Exceptions of `server`.
+
+Every message says what was wrong, where (file, feature, row, key) and what to do about it. Errors
+that a caller's input caused also derive ValueError: the command line ends with exit code 2 for
+those, and with 1 for the others.
+"""
+
+from __future__ import annotations
+
+
+class ScoregateError(Exception):
+    """Root of everything that `server` raises on purpose."""
+
+
+class ConfigError(ScoregateError, ValueError):
+    """A setting is unknown, mistyped or outside its range."""
+
+
+class InputError(ScoregateError, ValueError):
+    """A file, column or argument that a user gave cannot be used."""
+
+
+class BundleError(ScoregateError, ValueError):
+    """A bundle is damaged, incomplete, of a newer format, or not ours."""
+
+
+class ParityError(BundleError):
+    """A native engine and onnxruntime disagree about a bundle's model."""
+
+
+class ExportError(ScoregateError, ValueError):
+    """A scikit-learn model cannot be exported."""
+
+
+class StartError(ScoregateError):
+    """The server cannot start: a port is taken, a path unreadable, nothing to serve."""

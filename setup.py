@@ -1,0 +1,87 @@
+"""Builds the Cython extensions of `fastpath`. Everything else is in pyproject.toml.
+
+Environment:
+  FASTPATH_DEBUG=1      bounds checks, line trace, no optimisation
+  FASTPATH_SANITIZE=1   address and undefined-behaviour sanitizers
+  FASTPATH_ONLY=a,b     only these modules (a quick rebuild while working on one)
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBIAN_LINE = "apt-get install -y build-essential pkg-config libnghttp2-dev"
+
+# Native libraries by module, as pkg-config names them. Modules that are not listed need none.
+LIBRARIES = {"http2": ["libnghttp2"], "loop": ["libnghttp2"]}
+MINIMUM = {"libnghttp2": "1.43"}
+
+DEBUG = os.environ.get("FASTPATH_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTPATH_SANITIZE") == "1"
+
+# -ffp-contract=off: a fused multiply-add would change scores between machines.
+COMPILE = ["-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-unused-function"]
+COMPILE += ["-O0", "-g"] if DEBUG else ["-O3", "-g1"]
+LINK: list[str] = []
+if SANITIZE:
+    COMPILE += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    LINK += ["-fsanitize=address,undefined"]
+
+DIRECTIVES = {
+    "language_level": "3",
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+    "linetrace": DEBUG,
+    "embedsignature": True,
+    "warn.unused": True,
+}
+
+
+def pkg_config(library: str, flag: str) -> list[str]:
+    """Ask pkg-config; end with the line that installs what is missing."""
+    want = f"{library} >= {MINIMUM.get(library, '0')}"
+    try:
+        answer = subprocess.run(
+            ["pkg-config", "--print-errors", flag, want], capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError:
+        sys.exit(f"setup.py: pkg-config is missing. On Debian:\n  {DEBIAN_LINE}")
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().splitlines()[0] if error.stderr else "not found"
+        sys.exit(f"setup.py: {want} is needed ({reason}). On Debian:\n  {DEBIAN_LINE}")
+    return answer.stdout.split()
+
+
+def extension(source: Path) -> Extension:
+    """One module, with the libraries that it declares."""
+    libraries = LIBRARIES.get(source.stem, [])
+    return Extension(
+        f"fastpath.{source.stem}",
+        [str(source)],
+        include_dirs=["fastpath"],
+        extra_compile_args=COMPILE + [f for lib in libraries for f in pkg_config(lib, "--cflags")],
+        extra_link_args=LINK + [f for lib in libraries for f in pkg_config(lib, "--libs")],
+        define_macros=[("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],
+    )
+
+
+only = [name for name in os.environ.get("FASTPATH_ONLY", "").split(",") if name]
+sources = sorted(p for p in Path("fastpath").glob("*.pyx") if not only or p.stem in only)
+# A query such as `--version` needs no compiler, no library and no generated C.
+BUILDS = {"build", "build_ext", "develop", "bdist_wheel", "editable_wheel", "install"}
+wanted = sources if BUILDS & set(sys.argv) else []
+setup(
+    ext_modules=cythonize(
+        [extension(source) for source in wanted],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        annotate=DEBUG,
+        nthreads=0,
+    )
+)
