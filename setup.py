@@ -24,7 +24,8 @@ DEBUG = os.environ.get("FASTPATH_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTPATH_SANITIZE") == "1"
 
 # -ffp-contract=off: a fused multiply-add would change scores between machines.
-COMPILE = ["-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wno-unused-function"]
+COMPILE = ["-std=c11", "-ffp-contract=off", "-fvisibility=hidden"]
+COMPILE += ["-Wno-unused-function", "-Wno-sign-compare"]  # generated code's own
 COMPILE += ["-O0", "-g"] if DEBUG else ["-O3", "-g1"]
 LINK: list[str] = []
 if SANITIZE:
@@ -39,7 +40,6 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "linetrace": DEBUG,
     "embedsignature": True,
-    "warn.unused": True,
 }
 
 

@@ -45,6 +45,15 @@ cdef enum source_t:
     SOURCE_DEFAULT = 4
     N_SOURCES = 5
 
+# Why a value of the request was not used: index of resolved_t.n_missing.
+cdef enum missing_t:
+    MISSING_ABSENT = 0           # not in the request, or not in its layout
+    MISSING_NULL = 1             # NaN in a dense row, a null in named features
+    MISSING_INFINITE = 2
+    MISSING_RANGE = 3            # outside the schema's range
+    MISSING_UNSEEN = 4           # categorical: not in the vocabulary
+    N_MISSING = 5
+
 # Values of scoregate.v1.FeatureType.
 cdef enum feature_type_t:
     FEATURE_NUMERIC = 1
@@ -66,7 +75,7 @@ ctypedef struct span_t:
     const uint8_t* data
     size_t size
 
-# An error on the way of one call. `text` is UTF-8, NUL-terminated, and says what, where, what to do.
+# An error on one call's way. `text` is UTF-8, NUL-terminated, and says what, where, what to do.
 ctypedef struct error_t:
     int32_t status               # a status_t; STATUS_OK while there is none
     char[ERROR_TEXT_BYTES] text

@@ -1,17 +1,17 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
-from fastpath._types cimport N_SOURCES, error_t
+from fastpath._types cimport (
+    MISSING_ABSENT,
+    MISSING_INFINITE,
+    MISSING_NULL,
+    MISSING_RANGE,
+    MISSING_UNSEEN,
+    N_MISSING,
+    N_SOURCES,
+    error_t,
+)
 from fastpath.schema cimport gather_t, schema_t
 from fastpath.wire cimport request_t
-
-# Why a value of the request was not used: index of resolved_t.missing.
-cdef enum missing_t:
-    MISSING_ABSENT = 0           # not in the request, or not in its layout
-    MISSING_NULL = 1             # NaN in a dense row, a null in named features
-    MISSING_INFINITE = 2
-    MISSING_RANGE = 3            # outside the schema's range
-    MISSING_UNSEEN = 4           # categorical: not in the vocabulary
-    N_MISSING = 5
 
 
 ctypedef struct resolved_t:

@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="scoregate")
 def scoregate() -> None:
-    """A gRPC scoring server for the fraud path.
+    """Serve scikit-learn models over gRPC, on the fraud path.
 
     The road: `export` a trained scikit-learn model, `inspect` the bundle, `serve` the
     repository, `score` a first request. `demo` walks all of it on simulated transactions.

@@ -1,0 +1,41 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from fastpath._types cimport N_MISSING, N_SOURCES, N_STATUSES
+
+cdef enum:
+    MAX_SLOTS = 256              # (model, version) pairs that a process may ever serve
+    N_DURATION_BOUNDS = 13
+    N_DURATION_BUCKETS = 14      # the last one has no upper bound
+    MAX_DECISIONS = 16           # thresholds of a model, plus its default decision
+
+
+# Counters of one (model, version) on one thread. One writer: the thread.
+ctypedef struct slot_t:
+    uint64_t predictions
+    uint64_t degraded
+    uint64_t duration_sum_ns
+    uint64_t[N_DURATION_BUCKETS] duration_buckets    # not cumulative
+    uint64_t[N_SOURCES] features_by_source
+    uint64_t[N_MISSING] features_missing
+    uint64_t[MAX_DECISIONS] decisions
+
+
+# All counters of one thread.
+ctypedef struct shard_t:
+    uint64_t[N_STATUSES] errors  # Score calls that did not end with OK, by status
+    uint64_t batches
+    uint64_t batch_rows
+    slot_t[MAX_SLOTS] slots
+
+
+cdef class Metrics:
+    cdef shard_t** shards        # one per thread, cache-line aligned
+    cdef readonly int n_threads
+    cdef dict _slots             # (model, version) -> slot index
+    cdef tuple _decisions        # per slot: the names behind slot_t.decisions
+    cdef shard_t* shard(self, int thread) except NULL
+
+
+# Adds to a counter that only this thread writes, so that readers never see half a value.
+cdef void add(uint64_t* counter, uint64_t value) noexcept nogil
+cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil

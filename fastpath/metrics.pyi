@@ -1,0 +1,30 @@
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DURATION_BOUNDS_NS: tuple[int, ...]
+MISSING_CAUSES: tuple[str, ...]
+SOURCES: tuple[str, ...]
+
+class SlotSnapshot(NamedTuple):
+    model: str
+    version: str
+    predictions: int
+    degraded: int
+    duration_sum_ns: int
+    duration_buckets: tuple[int, ...]
+    features_by_source: dict[str, int]
+    features_missing: dict[str, int]
+    decisions: dict[str, int]
+
+class Snapshot(NamedTuple):
+    slots: tuple[SlotSnapshot, ...]
+    errors: tuple[int, ...]
+    batches: int
+    batch_rows: int
+
+class Metrics:
+    def __new__(cls, n_threads: int) -> Metrics: ...
+    @property
+    def n_threads(self) -> int: ...
+    def register(self, model: str, version: str, decisions: Sequence[str]) -> int: ...
+    def snapshot(self) -> Snapshot: ...
