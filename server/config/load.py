@@ -1,0 +1,139 @@
+"""Merge flags, environment, file and defaults into one checked tree.
+
+Precedence: flag > environment > file > default, setting by setting. A relative path that a
+file holds counts from the file's directory; any other counts from the working directory. Keys
+that do not exist are refused in a file; variables of the environment that are not ours are not
+looked at (orchestrators put SCOREGATE_… names of their own there).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from server.config.catalogue import CATALOGUE, Setting
+from server.config.settings import Settings
+from server.errors import ConfigError
+
+SECTIONS = {path.partition(".")[0] for path in CATALOGUE if "." in path}
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The settings in force, and who set each."""
+
+    settings: Settings
+    origins: Mapping[str, str]  # path -> "default", "file …", "environment …" or "flag …"
+
+
+def load_settings(
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Effective:
+    """Read and check the settings.
+
+    Parameters
+    ----------
+    file
+        A TOML file, or None.
+    environ
+        The environment (`os.environ`), or None to look at none.
+    flags
+        Path of a setting -> what the command line gave: text, a list of texts, or a bool.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read or parsed, a key is unknown, a value is not allowed, or two
+        settings contradict each other. The message names the place and the allowed values.
+    """
+    values = {path: setting.default for path, setting in CATALOGUE.items()}
+    origins = dict.fromkeys(CATALOGUE, "default")
+    if file is not None:
+        for path, value in _from_file(file):
+            values[path] = value
+            origins[path] = f"file {file}"
+    for path, setting in CATALOGUE.items():
+        if environ is not None and setting.env in environ:
+            values[path] = setting.convert(environ[setting.env], setting.env, is_text=True)
+            origins[path] = f"environment {setting.env}"
+        if flags is not None and path in flags:
+            values[path] = setting.convert(flags[path], setting.flag, is_text=True)
+            origins[path] = f"flag {setting.flag}"
+    tree: dict[str, object] = {name: {} for name in SECTIONS}
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        target = tree[section] if section else tree
+        assert isinstance(target, dict)
+        target[name] = value
+    settings = msgspec.convert(tree, Settings)
+    _check_together(settings, origins)
+    return Effective(settings, origins)
+
+
+def _from_file(file: Path) -> Iterator[tuple[str, object]]:
+    try:
+        with file.open("rb") as stream:
+            document = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}; TOML must be") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    for path, value in _flatten(document, file):
+        setting = _find(path, file)
+        value = setting.convert(value, f"{file}: {path}", is_text=False)
+        if setting.kind == "path" and isinstance(value, str) and value:
+            value = str(file.parent / value)
+        yield path, value
+
+
+def _flatten(document: Mapping[str, object], file: Path) -> Iterator[tuple[str, object]]:
+    for key, value in document.items():
+        if key not in SECTIONS:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            raise ConfigError(f"{file}: {key}: expected a table, written [{key}]")
+
+
+def _find(path: str, file: Path) -> Setting:
+    if path in CATALOGUE:
+        return CATALOGUE[path]
+    section, _, name = path.rpartition(".")
+    known = [p for p in CATALOGUE if p.rpartition(".")[0] == section]
+    close = difflib.get_close_matches(path, CATALOGUE, n=1) or [
+        p for p in CATALOGUE if p.rpartition(".")[2] == name
+    ]
+    advice = f"did you mean {close[0]}?" if close else ""
+    if not advice:
+        place = f"in [{section}]" if section else f"at the top, or tables: {', '.join(SECTIONS)}"
+        advice = f"known {place}: {', '.join(p.rpartition('.')[2] for p in known)}"
+    raise ConfigError(f"{file}: {path}: unknown setting; {advice}")
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
+    control = settings.control
+    if not is_loopback(control.address) and not control.insecure:
+        raise ConfigError(
+            f"control.address ({origins['control.address']}): other machines can reach "
+            f"{control.address}, and the control port has no authentication; use 127.0.0.1, or "
+            f"allow it with {CATALOGUE['control.insecure'].flag} (control.insecure = true)"
+        )
