@@ -23,6 +23,13 @@ ctypedef struct schema_t:
     uint64_t fingerprint         # of this schema's own layout
     uint32_t* name_table         # open addressing: feature index + 1, or 0
     uint32_t name_mask
+    # The rules of all features side by side, so that a whole row is checked in one vector pass.
+    # A usable value v has lowest[j] <= v <= highest[j]: both are finite (boolean: 0 and 1,
+    # categorical: first and last code), so NaN and the infinities fail the same comparison.
+    float* lowest                # [n_features]
+    float* highest               # [n_features]
+    int32_t n_discrete           # boolean and categorical features: must also be whole numbers
+    int32_t* discrete            # [n_discrete] their indices, ascending
 
 
 # How an arm reads the rows of one layout. Owned by whoever compiled it (a Gather).
@@ -36,11 +43,14 @@ ctypedef struct gather_t:
 cdef class Schema:
     cdef schema_t table
     cdef readonly tuple specs    # the FeatureSpec of every feature
+    cdef tuple texts             # the bytes that the spans of `table` borrow
 
 
 cdef class Gather:
     cdef gather_t table
-    cdef readonly object schema
+    cdef readonly Schema schema
+    cdef readonly tuple columns  # (name, type) of every column of the layout
+    cdef int32_t* column         # table.column, writable
 
 
 # Index of a feature by name, or -1. `name` need not end in NUL.
