@@ -1,0 +1,89 @@
+# What a newcomer and CI type. Every target brings what it needs: Debian's libraries
+# (deploy/native.sh), a virtual environment with the tested versions (constraints.txt), the
+# compiled extensions. Stamps keep a second run fast.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+MODULES := $(sort $(wildcard fastpath/*.pyx))
+NATIVE_SOURCES := $(MODULES) $(wildcard fastpath/*.pxd fastpath/c/*.pxd fastpath/*.h fastpath/c/*.h)
+PROTOS := $(wildcard protos/*/*.proto protos/*/*/*.proto protos/*.proto)
+
+PYTEST_ARGS ?= -n 2
+DEMO_SECONDS ?=
+DEMO_ARGS ?=
+DATA ?=
+BENCH_ARGS ?=
+
+.PHONY: help demo test lint bench build protos clean native native-test
+
+help: ## show this
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: build ## train, export, serve and replay transactions until Ctrl-C (DATA=file.parquet, DEMO_SECONDS=20)
+	@exec $(BIN)/python -m server demo $(if $(DATA),--data "$(DATA)") \
+	    $(if $(DEMO_SECONDS),--seconds "$(DEMO_SECONDS)") $(DEMO_ARGS)
+
+test: lint ## lint, types and all tests (PYTEST_ARGS="-n 2")
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: native-test build ## style, types, generated code, stubs
+	@echo "ruff"; $(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@echo "cython-lint"; $(BIN)/cython-lint fastpath
+	@echo "codespell"; $(BIN)/codespell
+	@echo "generated code"; $(BIN)/python protos/generate.py --check
+	@echo "mypy"; $(BIN)/mypy
+	@echo "stubtest"; $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
+	    --allowlist tests/typing/stubtest_allowlist.txt --ignore-unused-allowlist \
+	    $(patsubst fastpath/%.pyx,fastpath.%,$(MODULES))
+
+bench: native-test build ## measure, and write bench/results/latest.json
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+build: build/.extensions ## the virtual environment and the compiled extensions
+
+protos: $(VENV)/.installed ## regenerate server/pb from protos/
+	@$(BIN)/python protos/generate.py
+
+clean: ## remove what was built and the demo's files; .venv stays
+	@rm -rf build dist var ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -f fastpath/*.so fastpath/*.c fastpath/*.html
+	@find server fastpath tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+native:
+	@PYTHON="$(PYTHON)" deploy/native.sh build
+
+native-test:
+	@PYTHON="$(PYTHON)" deploy/native.sh test
+
+# Order-only: looked at each time, which is quick, without making what depends on it old.
+$(VENV)/.created: | native
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: there is no $(PYTHON)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: $(PYTHON) is $$("$(PYTHON)" -V 2>&1); Scoregate needs Python 3.11 or newer:" \
+	         "make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" -V)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# FASTPATH_ONLY names no module: pip installs, the next rule compiles, in parallel and visibly.
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
+	@echo "Installing Python packages (some 400 MB the first time)"
+	@$(BIN)/python -m pip install -c constraints.txt setuptools cython \
+	    | sed -u '/already satisfied/d'
+	@FASTPATH_ONLY=none $(BIN)/python -m pip install -c constraints.txt --no-build-isolation \
+	    -e '.[train,dev]' | sed -u '/already satisfied/d'
+	@touch $@
+
+build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native
+	@echo "Compiling fastpath ($(words $(MODULES)) modules)"
+	@$(BIN)/python setup.py -q build_ext --inplace --parallel 2
+	@mkdir -p build && touch $@

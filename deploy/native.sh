@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Installs what Scoregate needs from the operating system, on Debian and its relatives.
+#
+#   deploy/native.sh [build|test]
+#
+# build: what compiling and running needs. test (the default of `make test`): that, and the
+# programs that the tests and the benchmarks drive. PYTHON names the interpreter (python3).
+#
+# Looks for the things themselves, not for packages: nothing is installed where a compiler or a
+# library is there already, whoever put it there, and the check takes a fraction of a second.
+# Installs with root or password-less sudo; else prints the line to type and ends with 1.
+set -euo pipefail
+
+profile=${1:-build}
+python=${PYTHON:-python3}
+case $profile in
+    build | test) ;;
+    *)
+        echo "deploy/native.sh: unknown profile '$profile': give build or test" >&2
+        exit 2
+        ;;
+esac
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+missing=()
+have make || missing+=(make)
+{ have cc || have gcc; } && [[ -e /usr/include/stdio.h || ! -e /etc/debian_version ]] ||
+    missing+=(build-essential)
+if have pkg-config; then
+    # setup.py asks for the same version.
+    pkg-config --exists 'libnghttp2 >= 1.43' || missing+=(libnghttp2-dev)
+else
+    missing+=(pkg-config libnghttp2-dev)
+fi
+if have "$python"; then
+    # Four lines: who packaged the interpreter, its version, has it headers, can it make a venv.
+    found=$("$python" - <<'EOF'
+import importlib.util
+import os
+import sys
+import sysconfig
+
+print("debian" if sys.base_prefix == "/usr" else "other")
+print("%d.%d" % sys.version_info[:2])
+print("yes" if os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")) else "no")
+print("yes" if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip") else "no")
+EOF
+    )
+    { read -r origin; read -r version; read -r headers; read -r venv; } <<<"$found"
+    if [[ $origin == debian ]]; then
+        # Named by version: python3-dev would bring headers of another one where several are there.
+        [[ $headers == yes ]] || missing+=("python$version-dev")
+        [[ $venv == yes ]] || missing+=("python$version-venv")
+    elif [[ $headers == no || $venv == no ]]; then
+        echo "deploy/native.sh: $(command -v "$python") comes without Python.h, venv or ensurepip." >&2
+        echo "Use another interpreter: make PYTHON=/usr/bin/python3" >&2
+        exit 1
+    fi
+else
+    if [[ $python != python3 ]]; then
+        echo "deploy/native.sh: there is no $python; set PYTHON to Python 3.11 or newer" >&2
+        exit 1
+    fi
+    missing+=(python3 python3-dev python3-venv)
+fi
+if [[ $profile == test ]]; then
+    have h2load || missing+=(nghttp2-client)
+fi
+
+((${#missing[@]})) || exit 0
+
+line="apt-get install -y --no-install-recommends ${missing[*]}"
+if ! have apt-get; then
+    echo "deploy/native.sh: missing: ${missing[*]} (as Debian names them)." >&2
+    echo "There is no apt-get here: install them with this system's package manager." >&2
+    exit 1
+fi
+if ((EUID == 0)); then
+    root=()
+elif have sudo && sudo -n true 2>/dev/null; then
+    root=(sudo -n)
+else
+    echo "deploy/native.sh: missing: ${missing[*]}. Neither root nor sudo without a password; type:" >&2
+    echo "  sudo $line" >&2
+    exit 1
+fi
+
+apt() {
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+}
+known() {
+    local package
+    for package in "${missing[@]}"; do
+        apt-cache show "$package" >/dev/null 2>&1 || return 1
+    done
+}
+install() { apt install -y --no-install-recommends "${missing[@]}"; }
+
+echo "Installing ${missing[*]}"
+updated=
+known || { apt update && updated=yes; }
+# Lists may be older than what the archive still holds: refresh them once.
+if ! install; then
+    if [[ -n $updated ]] || ! { apt update && install; }; then
+        echo "deploy/native.sh: apt-get failed; see above, then type: ${root[*]:+sudo }$line" >&2
+        exit 1
+    fi
+fi
