@@ -38,3 +38,10 @@ class ListenError(FastpathError, OSError):
 
 class LoopError(FastpathError):
     """A loop is not running, or was asked for something that it cannot do in its state."""
+
+
+class RequestError(FastpathError, ValueError):
+    """A request is malformed or does not fit the schema: raised by the entries for tests and tools.
+
+    The serving path answers with the same text as INVALID_ARGUMENT.
+    """
