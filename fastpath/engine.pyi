@@ -1,0 +1,30 @@
+from collections.abc import Container, Sequence
+
+from fastpath.metrics import Metrics
+from fastpath.plan import PlanBoard
+
+class Engine:
+    def __new__(
+        cls,
+        board: PlanBoard,
+        metrics: Metrics,
+        thread: int = ...,
+        *,
+        fixed_wall_ns: int | None = ...,
+        seed: int | None = ...,
+    ) -> Engine: ...
+    @property
+    def board(self) -> PlanBoard: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def thread(self) -> int: ...
+    def answer(
+        self,
+        messages: Sequence[bytes],
+        *,
+        now_ns: int,
+        flush_ns: int | None = ...,
+        deadlines_ns: Sequence[int | None] | None = ...,
+        cancelled: Container[int] = ...,
+    ) -> list[tuple[int, bytes, str]]: ...

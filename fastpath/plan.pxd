@@ -1,0 +1,77 @@
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from fastpath._types cimport MAX_LOOPS, model_t, span_t
+from fastpath.routing cimport bucket_table_t
+from fastpath.schema cimport gather_t, schema_t
+
+
+# One version of a model in service. Owned by its Plan, immutable, as everything it points to.
+ctypedef struct arm_t:
+    model_t model
+    const schema_t* schema
+    int32_t n_gathers
+    const gather_t* gathers      # one per layout that the model's clients may use
+    int32_t link                 # link_t
+    int32_t score_kind           # score_kind_t
+    double prior_shift           # log-odds
+    int32_t n_thresholds
+    const float* cuts            # [n_thresholds], ascending, raw-score space
+    const span_t* decisions      # [n_thresholds + 1]; [0] is the default decision
+    span_t encoded               # fields 13 to 18 of every answer
+    span_t title                 # "fraud 3", for error texts
+    int32_t slot                 # of the metrics
+
+
+ctypedef struct plan_model_t:
+    span_t name
+    span_t routing_entity        # size 0: none
+    int32_t n_arms
+    const arm_t* arms
+    const bucket_table_t* table
+    span_t description           # an encoded GetModelResponse
+
+
+ctypedef struct plan_t:
+    uint64_t generation
+    int32_t n_models
+    int32_t default_model
+    const plan_model_t* models
+
+
+# What a thread may be reading, on a cache line of its own.
+cdef struct hazard_t:
+    void* plan
+    uint8_t[56] padding
+
+
+cdef struct board_t:
+    void* published              # plan_t*, or NULL: nothing serves
+    int32_t serving              # what the health service says
+    uint8_t[52] padding
+    hazard_t[MAX_LOOPS] hazards
+
+
+cdef class Plan:
+    cdef plan_t table
+    cdef list _owners            # every Python object that owns memory behind `table`
+    cdef readonly tuple models
+    cdef void* _own(self, size_t size_bytes) except NULL
+    cdef span_t _span(self, bytes text) except *
+    cdef int _compile_model(self, plan_model_t* out, model) except -1
+    cdef int _compile_arm(self, arm_t* out, str name, arm, dict layouts) except -1
+
+
+cdef class PlanBoard:
+    cdef board_t* board
+    cdef object _lock            # publishers only; loops never take it
+    cdef object _published
+    cdef list _retired
+    cdef bint _is_held(self, Plan plan)
+
+
+# Start of an iteration: pins the published plan for this thread and returns it, or NULL.
+cdef const plan_t* pin(board_t* board, int thread) noexcept nogil
+# End of an iteration: the thread holds no pointer into any plan.
+cdef void unpin(board_t* board, int thread) noexcept nogil
+# Index of a model by name (empty: the default), or -1.
+cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil

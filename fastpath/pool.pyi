@@ -1,0 +1,1 @@
+"""A per-thread pool allocator. Nothing of it is visible from Python."""

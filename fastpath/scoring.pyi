@@ -1,0 +1,11 @@
+from fastpath.engine import Engine
+from fastpath.metrics import Metrics
+from fastpath.plan import PlanBoard
+from fastpath.service import Service
+
+METHODS: tuple[str, ...]
+
+class ScoringService(Service):
+    def __new__(cls, board: PlanBoard, metrics: Metrics, thread: int) -> ScoringService: ...
+    @property
+    def engine(self) -> Engine: ...
