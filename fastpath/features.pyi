@@ -1,0 +1,16 @@
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastpath.schema import Gather, Schema
+
+__all__ = ["resolve_request"]
+
+class ResolvedRow(TypedDict):
+    row: NDArray[np.float32]
+    sources: bytes
+    n_by_source: list[int]
+    n_missing: dict[str, int]
+
+def resolve_request(schema: Schema, gather: Gather | None, message: bytes) -> ResolvedRow: ...

@@ -1,0 +1,382 @@
+"""From a request to the model's row: every feature from the first source that has a value.
+
+Rules: the order is request, then (stored features, when they are served) online and batch, then the
+schema's default. A value of the request counts as missing when it is absent, null (NaN),
+infinite, outside its range (a boolean: not 0 or 1) or unseen (a categorical: not a code, or a
+text outside the vocabulary); the kinds are counted apart. Numbers become float32, rounded to
+nearest, before any rule is applied. A required feature that no source has is the caller's error,
+and so are a wrong number of values, a name that the schema does not have, and a value of
+another kind than the feature's type.
+
+How it works: each source is a pass over the row. A pass that cannot fill a feature leaves a mark in
+`sources` (VACANT and why); the next pass looks at marked features only, the last one fills the
+rest with defaults. So a further source is one more pass. A dense row of the schema's own
+layout without a missing value, the common case, is checked by one vector comparison against
+the bounds and copied.
+
+Does not look at stores and does not choose the gather: that is the engine's.
+"""
+
+import numpy as np
+
+from fastpath.errors import RequestError
+
+from libc.math cimport isinf, isnan
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from fastpath._types cimport (
+    ERROR_TEXT_BYTES,
+    FEATURE_BOOLEAN,
+    FEATURE_CATEGORICAL,
+    FEATURE_NUMERIC,
+    MAX_FEATURES,
+    N_SOURCES,
+    SOURCE_DEFAULT,
+    SOURCE_REQUEST,
+    STATUS_FAILED_PRECONDITION,
+    STATUS_INVALID_ARGUMENT,
+    error_t,
+    span_t,
+)
+from fastpath.schema cimport Gather, Schema, feature_t, find_code, find_feature, gather_t, schema_t
+from fastpath.wire cimport (
+    FORM_DENSE,
+    KIND_FLAG,
+    KIND_NULL,
+    KIND_NUMBER,
+    KIND_TEXT,
+    decode_request,
+    named_t,
+    request_t,
+)
+
+__all__ = ["resolve_request"]
+
+cdef enum:
+    VACANT = 0x80                # in `sources`, plus a missing_t: no source had a value yet
+    SHOWN_NAME_BYTES = 80        # of a name in an error text
+
+
+# ------------------------------------------------------------------ errors
+
+cdef int shown_bytes(span_t name) noexcept nogil:
+    """Length of the part of a name that an error text has room for, cut between characters."""
+    cdef size_t size = name.size
+    if size <= SHOWN_NAME_BYTES:
+        return <int> size
+    size = SHOWN_NAME_BYTES
+    while size > 0 and (name.data[size] & 0xC0) == 0x80:
+        size -= 1
+    return <int> size
+
+
+cdef const char* type_name(uint8_t type) noexcept nogil:
+    if type == FEATURE_NUMERIC:
+        return "numeric"
+    return "boolean" if type == FEATURE_BOOLEAN else "categorical"
+
+
+cdef const char* expected_kind(uint8_t type) noexcept nogil:
+    if type == FEATURE_NUMERIC:
+        return "a number"
+    return "a flag, or 0 or 1 as a number" if type == FEATURE_BOOLEAN else "a text"
+
+
+cdef const char* kind_name(int32_t kind) noexcept nogil:
+    if kind == KIND_NUMBER:
+        return "a number"
+    return "a flag" if kind == KIND_FLAG else "a text"
+
+
+cdef const char* reason_name(int32_t reason) noexcept nogil:
+    if reason == MISSING_ABSENT:
+        return "is absent"
+    if reason == MISSING_NULL:
+        return "is null (NaN)"
+    if reason == MISSING_INFINITE:
+        return "is infinite"
+    if reason == MISSING_RANGE:
+        return "is outside its range"
+    return "is not in its vocabulary"
+
+
+cdef int32_t wrong_count(error_t* error, int32_t n_values, int32_t n_columns) noexcept nogil:
+    error.status = STATUS_INVALID_ARGUMENT
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "DenseFeatures.values holds %d values, its layout has %d columns; send one value per "
+        "column, NaN where there is none",
+        <int> n_values, <int> n_columns,
+    )
+    return -1
+
+
+cdef int32_t unknown_layout(error_t* error, const request_t* request) noexcept nogil:
+    error.status = STATUS_FAILED_PRECONDITION
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "layout 0x%016llx is not one that this model knows; call GetModel for its layouts",
+        <unsigned long long> request.layout,
+    )
+    return -1
+
+
+cdef int32_t unknown_feature(error_t* error, span_t name) noexcept nogil:
+    error.status = STATUS_INVALID_ARGUMENT
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "feature \"%.*s\" is not in the model's schema; call GetModel for the names",
+        shown_bytes(name), <const char*> name.data,
+    )
+    return -1
+
+
+cdef int32_t mistyped(
+    error_t* error, const feature_t* feature, int32_t kind
+) noexcept nogil:
+    error.status = STATUS_INVALID_ARGUMENT
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "feature \"%.*s\" is %s and takes %s, but the request holds %s",
+        shown_bytes(feature.name), <const char*> feature.name.data,
+        type_name(feature.type), expected_kind(feature.type), kind_name(kind),
+    )
+    return -1
+
+
+cdef int32_t lacks_required(
+    error_t* error, const feature_t* feature, int32_t reason
+) noexcept nogil:
+    error.status = STATUS_INVALID_ARGUMENT
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "feature \"%.*s\" is required, but its value %s; send a valid one",
+        shown_bytes(feature.name), <const char*> feature.name.data, reason_name(reason),
+    )
+    return -1
+
+
+# ------------------------------------------------------------------ passes
+
+cdef inline bint is_whole(float value) noexcept nogil:
+    """Whether a value has no fraction, for values within +-2**24."""
+    return <float> <int32_t> value == value
+
+
+cdef inline void take(
+    const schema_t* schema, int32_t j, float value, resolved_t* out
+) noexcept nogil:
+    """Use one float32 value of the request for feature j, or mark why not."""
+    cdef int32_t reason
+    cdef uint8_t type = schema.features[j].type
+    if value >= schema.lowest[j] and value <= schema.highest[j] and (
+        type == FEATURE_NUMERIC or is_whole(value)
+    ):
+        out.row[j] = value
+        out.sources[j] = SOURCE_REQUEST
+        out.n_by_source[<int> SOURCE_REQUEST] += 1
+        return
+    if isnan(value):
+        reason = MISSING_NULL
+    elif isinf(value):
+        reason = MISSING_INFINITE
+    elif type == FEATURE_CATEGORICAL:
+        reason = MISSING_UNSEEN
+    else:
+        reason = MISSING_RANGE
+    vacate(j, reason, out)
+
+
+cdef inline void vacate(int32_t j, int32_t reason, resolved_t* out) noexcept nogil:
+    out.sources[j] = <uint8_t> (VACANT | reason)
+    out.n_missing[reason] += 1
+
+
+cdef inline bint is_complete(const schema_t* schema, const float* values) noexcept nogil:
+    """Whether every value of a row in schema order is usable: no branches, so it vectorises."""
+    cdef int32_t n_bad = 0
+    cdef int32_t j
+    cdef float value
+    cdef const float* lowest = schema.lowest
+    cdef const float* highest = schema.highest
+    for j in range(schema.n_features):
+        n_bad += 1 - (<int32_t> (values[j] >= lowest[j]) & <int32_t> (values[j] <= highest[j]))
+    if n_bad != 0:
+        return False
+    for j in range(schema.n_discrete):
+        value = values[schema.discrete[j]]
+        n_bad += <int32_t> (not is_whole(value))
+    return n_bad == 0
+
+
+cdef int32_t from_dense(
+    const schema_t* schema, const gather_t* gather, const request_t* request,
+    resolved_t* out, error_t* error
+) noexcept nogil:
+    """Request pass over a dense row."""
+    cdef const float* values = &request.values[0]
+    cdef int32_t j
+    cdef int32_t column
+    if gather is NULL:
+        return unknown_layout(error, request)
+    if request.n_values != gather.n_columns:
+        return wrong_count(error, request.n_values, gather.n_columns)
+    if gather.identity and is_complete(schema, values):
+        memcpy(out.row, values, schema.n_features * sizeof(float))
+        memset(out.sources, SOURCE_REQUEST, schema.n_features)
+        out.n_by_source[<int> SOURCE_REQUEST] = schema.n_features
+        return 0
+    for j in range(schema.n_features):
+        column = gather.column[j]
+        if column >= 0:
+            take(schema, j, values[column], out)
+        else:
+            vacate(j, MISSING_ABSENT, out)
+    return 0
+
+
+cdef int32_t take_named(
+    const schema_t* schema, int32_t j, const named_t* named, resolved_t* out, error_t* error
+) noexcept nogil:
+    """Use one named value for feature j, or mark why not; a value of another kind is an error."""
+    cdef const feature_t* feature = &schema.features[j]
+    cdef int32_t code
+    if named.kind == KIND_NULL:
+        vacate(j, MISSING_NULL, out)
+        return 0
+    if feature.type == FEATURE_CATEGORICAL:
+        if named.kind != KIND_TEXT:
+            return mistyped(error, feature, named.kind)
+        code = find_code(feature, named.text.data, named.text.size)
+        if code < 0:
+            vacate(j, MISSING_UNSEEN, out)
+        else:
+            take(schema, j, <float> code, out)
+        return 0
+    if named.kind == KIND_NUMBER or (
+        named.kind == KIND_FLAG and feature.type == FEATURE_BOOLEAN
+    ):
+        take(schema, j, <float> named.number, out)
+        return 0
+    return mistyped(error, feature, named.kind)
+
+
+cdef int32_t from_named(
+    const schema_t* schema, const request_t* request, resolved_t* out, error_t* error
+) noexcept nogil:
+    """Request pass over named features; a request without features is one without names."""
+    cdef const named_t* named
+    cdef int32_t i
+    cdef int32_t j
+    memset(out.sources, VACANT | MISSING_ABSENT, schema.n_features)
+    for i in range(request.n_named):
+        named = &request.named[i]
+        j = find_feature(schema, named.name.data, named.name.size)
+        if j < 0:
+            return unknown_feature(error, named.name)
+        if take_named(schema, j, named, out, error) != 0:
+            return -1
+    out.n_missing[<int> MISSING_ABSENT] = schema.n_features - request.n_named
+    return 0
+
+
+cdef int32_t fill_defaults(
+    const schema_t* schema, resolved_t* out, error_t* error
+) noexcept nogil:
+    """Last pass: whatever is still vacant takes its default, unless it is required."""
+    cdef int32_t j
+    for j in range(schema.n_features):
+        if not out.sources[j] & VACANT:
+            continue
+        if schema.features[j].required:
+            return lacks_required(error, &schema.features[j], out.sources[j] & ~VACANT)
+        out.row[j] = schema.features[j].default_value
+        out.sources[j] = SOURCE_DEFAULT
+        out.n_by_source[<int> SOURCE_DEFAULT] += 1
+    return 0
+
+
+cdef int32_t resolve(
+    const schema_t* schema, const gather_t* gather, const request_t* request,
+    resolved_t* out, error_t* error
+) noexcept nogil:
+    cdef int32_t code
+    memset(out.n_by_source, 0, sizeof(out.n_by_source))
+    memset(out.n_missing, 0, sizeof(out.n_missing))
+    if request.form == FORM_DENSE:
+        code = from_dense(schema, gather, request, out, error)
+    else:
+        code = from_named(schema, request, out, error)
+    if code != 0:
+        return -1
+    if <int32_t> out.n_by_source[<int> SOURCE_REQUEST] == schema.n_features:
+        return 0
+    return fill_defaults(schema, out, error)
+
+
+# ------------------------------------------------------- for tests and tools
+
+def resolve_request(Schema schema not None, Gather gather, bytes message not None):
+    """Decode and resolve a request with the serving path's own functions.
+
+    Parameters
+    ----------
+    schema : Schema
+    gather : Gather or None
+        Of the request's layout onto this schema; None for named features.
+    message : bytes
+        A serialized scoregate.v1.ScoreRequest.
+
+    Returns
+    -------
+    dict
+        `row`: numpy.ndarray of float32, shape (n_features,); `sources`: bytes, one
+        scoregate.v1.FeatureSource per feature; `n_by_source`: list of int by source; `n_missing`:
+        dict from absent, null, infinite, range and unseen to int.
+
+    Raises
+    ------
+    RequestError
+        With the text that a caller of the server would get.
+    ValueError
+        The gather is of another schema.
+    """
+    cdef error_t error
+    cdef resolved_t resolved
+    cdef uint8_t[MAX_FEATURES] sources
+    cdef float[::1] row
+    cdef int32_t code
+    cdef request_t* request
+    if gather is not None and gather.schema is not schema:
+        raise ValueError("the gather was compiled for another schema")
+    values = np.empty(schema.table.n_features, dtype=np.float32)
+    row = values
+    resolved.row = &row[0]
+    resolved.sources = sources
+    request = <request_t*> calloc(1, sizeof(request_t))
+    if request is NULL:
+        raise MemoryError
+    try:
+        code = decode_request(
+            <const uint8_t*> <const char*> message, len(message), request, &error
+        )
+        if code == 0:
+            code = resolve(
+                &schema.table, NULL if gather is None else &gather.table, request,
+                &resolved, &error,
+            )
+    finally:
+        free(request)
+    if code != 0:
+        raise RequestError(error.text.decode(errors="replace"))
+    names = ("absent", "null", "infinite", "range", "unseen")
+    return {
+        "row": values,
+        "sources": (<const char*> sources)[:schema.table.n_features],
+        "n_by_source": [resolved.n_by_source[i] for i in range(<int> N_SOURCES)],
+        "n_missing": {names[i]: resolved.n_missing[i] for i in range(<int> N_MISSING)},
+    }
