@@ -34,3 +34,7 @@ class ExportError(ScoregateError, ValueError):
 
 class StartError(ScoregateError):
     """The server cannot start: a port is taken, a path unreadable, nothing to serve."""
+
+
+class CallError(ScoregateError):
+    """A call to a running server failed: it is not there, or it answered with an error."""

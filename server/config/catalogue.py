@@ -56,8 +56,10 @@ class Setting:
             The value has another type or is outside the range.
         """
         parts = value
-        if is_text and self.kind == "list" and isinstance(value, str):
-            parts = [part.strip() for part in value.split(",") if part.strip()]
+        if is_text and self.kind == "list":
+            texts = [value] if isinstance(value, str) else value
+            assert isinstance(texts, list | tuple)
+            parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
         refusal = ConfigError(f"{where}: {value!r} is not allowed; expected {self.allowed}")
         try:
             converted: object = msgspec.convert(parts, self.type, strict=not is_text)

@@ -1,0 +1,64 @@
+"""What GetModel answers: a served model as an encoded GetModelResponse.
+
+Built once per plan; both doors send these bytes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from server.pb.scoregate.v1 import scoring_pb2 as pb
+from server.registry import ServedModel
+
+TYPES = {
+    "numeric": pb.FEATURE_TYPE_NUMERIC,
+    "boolean": pb.FEATURE_TYPE_BOOLEAN,
+    "categorical": pb.FEATURE_TYPE_CATEGORICAL,
+}
+KINDS = {"probability": pb.SCORE_KIND_PROBABILITY, "value": pb.SCORE_KIND_VALUE}
+
+
+def describe_model(served: ServedModel, is_default: bool, generation: int) -> bytes:
+    """Return the encoded answer, in the official runtime's deterministic form."""
+    schema = served.loaded.schema
+    manifest = served.loaded.manifest
+    arm = pb.ArmDescription(
+        arm=served.arm,
+        version=served.version,
+        sha256=served.sha256,
+        weight_basis_points=served.weight_basis_points,
+        layout=schema.fingerprint,
+        score_kind=KINDS[manifest.outputs.score_kind],
+        thresholds=[
+            pb.Threshold(name=t.name, raw_score=t.raw_score, score=t.score)
+            for t in manifest.thresholds
+        ],
+        default_decision=manifest.default_decision,
+        engine=served.engine,
+    )
+    for spec in schema.specs:
+        feature = arm.features.add(
+            name=spec.name,
+            type=TYPES[spec.type],
+            required=spec.required,
+            default_value=spec.default,
+            vocabulary=spec.vocabulary,
+            source=spec.source,
+        )
+        if math.isfinite(spec.minimum):
+            feature.minimum = spec.minimum
+        if math.isfinite(spec.maximum):
+            feature.maximum = spec.maximum
+    layout = pb.Layout(
+        fingerprint=schema.fingerprint,
+        columns=[pb.LayoutColumn(name=name, type=TYPES[kind]) for name, kind in schema.columns],
+    )
+    answer = pb.GetModelResponse(
+        model=served.name,
+        is_default=is_default,
+        plan_generation=generation,
+        arms=[arm],
+        layouts=[layout],
+        routing_entity=manifest.routing_entity,
+    )
+    return answer.SerializeToString(deterministic=True)

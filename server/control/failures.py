@@ -1,0 +1,96 @@
+"""From exceptions to gRPC status: one table, and the interceptor that applies it.
+
+An exception of ours carries a message for people and is answered with it. Any other is a defect:
+logged whole, answered as INTERNAL without detail.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+
+from fastpath import errors as fastpath_errors
+from server import errors
+
+log = logging.getLogger(__name__)
+
+Code = grpc.StatusCode
+
+# Every subclass of the two roots stands here itself; the roots are for what has no class yet.
+CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
+    errors.ScoregateError: Code.INTERNAL,
+    errors.ConfigError: Code.INVALID_ARGUMENT,
+    errors.InputError: Code.INVALID_ARGUMENT,
+    errors.BundleError: Code.FAILED_PRECONDITION,
+    errors.ParityError: Code.FAILED_PRECONDITION,
+    errors.ExportError: Code.INVALID_ARGUMENT,
+    errors.StartError: Code.FAILED_PRECONDITION,
+    errors.CallError: Code.UNAVAILABLE,
+    fastpath_errors.FastpathError: Code.INTERNAL,
+    fastpath_errors.ModelError: Code.FAILED_PRECONDITION,
+    fastpath_errors.SchemaError: Code.FAILED_PRECONDITION,
+    fastpath_errors.PlanError: Code.FAILED_PRECONDITION,
+    fastpath_errors.RoutingError: Code.INVALID_ARGUMENT,
+    fastpath_errors.RuntimeLibraryError: Code.FAILED_PRECONDITION,
+    fastpath_errors.ListenError: Code.UNAVAILABLE,
+    fastpath_errors.LoopError: Code.UNAVAILABLE,
+}
+CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in Code}
+
+UNKNOWN_TEXT = "internal error; the server's log has the details"
+
+
+class RpcFailure(Exception):  # noqa: N818 - not an error of the server: an answer
+    """A call that ends with a status other than OK, as a loop answered it."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return the status and the text that a caller gets for an exception."""
+    if isinstance(error, RpcFailure):
+        return error.code, error.text
+    for kind in type(error).__mro__:
+        if kind in CODE_BY_ERROR:
+            return CODE_BY_ERROR[kind], str(error)
+    return Code.INTERNAL, UNKNOWN_TEXT
+
+
+class FailureInterceptor(grpc.ServerInterceptor):
+    """Ends unary calls that raised with the status of the table."""
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a unary call; streams (health, reflection) pass unchanged."""
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        answer = handler.unary_unary
+        method = handler_call_details.method
+
+        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return answer(request, context)
+            except Exception as error:  # noqa: BLE001 - the last resort of a port
+                _abort(error, method, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _abort(error: Exception, method: str, context: grpc.ServicerContext) -> NoReturn:
+    code, text = status_of(error)
+    if text is UNKNOWN_TEXT:
+        log.error("%s raised", method, exc_info=error)
+    context.abort(code, text)
+    raise AssertionError("abort raises")

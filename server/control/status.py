@@ -1,0 +1,88 @@
+"""Control.GetStatus: what serves now, since when, and how it fares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import grpc
+
+from fastpath.metrics import Metrics
+from server import __version__
+from server.lifecycle import Lifecycle
+from server.pb.scoregate.v1 import control_pb2 as pb
+from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
+from server.registry import Registry
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class ControlServicer(pb_grpc.ControlServicer):
+    """Answers from what the other rooms publish; owns nothing.
+
+    Parameters
+    ----------
+    addresses
+        Door -> bound address; filled while the server starts.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+        loop_stats: Callable[[], Sequence[Mapping[str, int]]],
+        addresses: Mapping[str, str],
+    ) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._lifecycle = lifecycle
+        self._loop_stats = loop_stats
+        self._addresses = addresses
+
+    def GetStatus(  # noqa: N802 - the method's name in the proto
+        self, request: pb.GetStatusRequest, context: grpc.ServicerContext
+    ) -> pb.GetStatusResponse:
+        """Return the state of the whole process."""
+        state, reason = self._lifecycle.read()
+        slots = self._metrics.snapshot().slots
+        predictions = {(slot.model, slot.version): slot.predictions for slot in slots}
+        return pb.GetStatusResponse(
+            server_version=__version__,
+            started_time_ms=self._lifecycle.started_time_ms,
+            state=f"SERVING_STATE_{state.name}",
+            state_reason=reason,
+            plan_generation=self._registry.generation,
+            default_model=self._registry.default_model,
+            models=[
+                pb.ServedModel(
+                    model=model.name,
+                    version=model.version,
+                    arm=model.arm,
+                    weight_basis_points=model.weight_basis_points,
+                    engine=model.engine,
+                    sha256=model.sha256,
+                    predictions=predictions.get((model.name, model.version), 0),
+                    resident_bytes=model.resident_bytes,
+                )
+                for model in self._registry.served
+            ],
+            addresses=[
+                pb.Address(door=door, address=address) for door, address in self._addresses.items()
+            ],
+            loops=[
+                pb.LoopStatus(
+                    index=index,
+                    open_connections=loop["open_connections"],
+                    calls=loop["calls"],
+                    iterations=loop["iterations"],
+                )
+                for index, loop in enumerate(self._loop_stats())
+            ],
+            resident_bytes=resident_bytes(),
+        )

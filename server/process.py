@@ -1,0 +1,241 @@
+"""The serving process: what starts in which order, and how it ends.
+
+Order of start: settings (before this module), signals, native library, models (verified, proven,
+published), fast door, control port, sidecar, and only then ready. A step that fails ends the
+process with one line; what was started before is stopped.
+
+End: the first SIGTERM or SIGINT makes every port say "not ready", sends GOAWAY at the fast door,
+lets calls in flight finish within the grace and ends with exit code 0. A second signal ends the
+process at once, with 128 + its number.
+
+What it does not do: daemonise, fork, or restart itself. That is the service manager's.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from fastpath import onnx
+from fastpath.loop import LoopGroup
+from fastpath.metrics import Metrics
+from fastpath.plan import PlanBoard
+from fastpath.scoring import ScoringService
+from server import __version__, logs
+from server.collector import ScoregateCollector, make_registry
+from server.config import Settings
+from server.control.describe import describe_model
+from server.control.server import ControlPort
+from server.control.status import ControlServicer, resident_bytes
+from server.errors import StartError
+from server.lifecycle import Lifecycle, State
+from server.registry import Registry, ServedModel
+from server.sidecar import Sidecar, routes
+
+# Calls at the control port are quick; what remains after the drain are health watches, which
+# would never end by themselves.
+CONTROL_GRACE_S = 0.5
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal; return after a clean end.
+
+    Raises
+    ------
+    StartError, BundleError, FastpathError
+        The server cannot start.
+    """
+    logs.configure(settings.log)
+    stop = _catch_signals()
+    ready_file = Path(settings.ready_file) if settings.ready_file else None
+    if ready_file is not None:
+        _remove(ready_file)
+    with ExitStack() as ending:
+        server = Server(settings)
+        ending.callback(server.stop)
+        server.start()
+        if ready_file is not None:
+            ending.callback(_remove, ready_file)
+            _write_ready_file(ready_file, server.addresses)
+        sys.stdout.write(server.banner())
+        sys.stdout.flush()
+        stop.wait()
+        log.info("draining: calls in flight have %g s", settings.drain.grace_s)
+
+
+class Server:
+    """The rooms of one process, wired together.
+
+    Parameters
+    ----------
+    settings
+        Checked settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lifecycle = Lifecycle()
+        self.addresses: dict[str, str] = {}
+        self.board = PlanBoard()
+        self.metrics = Metrics(settings.fast.loops)
+        self.registry = Registry(
+            Path(settings.repository),
+            self.board,
+            self.metrics,
+            describe_model,
+            default_model=settings.default_model,
+            n_threads=settings.fast.loops,
+        )
+        self._loops: LoopGroup | None = None
+        self._control: ControlPort | None = None
+        self._sidecar: Sidecar | None = None
+
+    def start(self) -> None:
+        """Load what is to be served and open the ports, in order; return when ready."""
+        log.debug("onnxruntime %s", onnx.library_version())
+        self.registry.load_all(self.settings.models)
+        loops = self._open_fast_door()
+        self._open_control_port(loops)
+        self._open_sidecar(loops)
+        self.lifecycle.listen(lambda state: self.board.set_serving(state is State.SERVING))
+        self.lifecycle.move(State.SERVING)
+        # What lives now lives until the end: later collections need not look at it.
+        gc.collect()
+        gc.freeze()
+
+    def stop(self) -> None:
+        """Drain and end what was started."""
+        grace_s = self.settings.drain.grace_s
+        # First of all: load balancers look elsewhere as soon as the ports say so.
+        self.lifecycle.move(State.DRAINING, "draining")
+        if self._loops is not None and not self._loops.drain(grace_s):
+            log.warning("the grace of %g s is over: calls in flight are cut off", grace_s)
+        if self._control is not None:
+            self._control.stop(CONTROL_GRACE_S)
+        if self._sidecar is not None:
+            self._sidecar.stop()
+        if self._loops is not None:
+            self._loops.stop()
+
+    def _open_fast_door(self) -> LoopGroup:
+        fast = self.settings.fast
+        loops = LoopGroup(
+            [ScoringService(self.board, self.metrics, thread) for thread in range(fast.loops)],
+            max_message_bytes=fast.max_message_bytes,
+            spin_us=fast.spin_us,
+            max_connections=fast.max_connections,
+        )
+        port = loops.listen(fast.address, fast.port)
+        self.addresses["fast"] = join_address(fast.address, port)
+        if fast.unix_socket:
+            loops.listen_unix(fast.unix_socket)
+            self.addresses["fast_unix"] = f"unix:{fast.unix_socket}"
+        loops.start()
+        self._loops = loops
+        return loops
+
+    def _open_control_port(self, loops: LoopGroup) -> None:
+        settings = self.settings
+        servicer = ControlServicer(
+            self.registry, self.metrics, self.lifecycle, loops.stats, self.addresses
+        )
+        self._control = ControlPort(
+            settings.control, settings.fast.max_message_bytes, loops, servicer, self.lifecycle
+        )
+        port = self._control.port
+        self.addresses["control"] = join_address(settings.control.address, port)
+        self._control.start()
+
+    def _open_sidecar(self, loops: LoopGroup) -> None:
+        collector = ScoregateCollector(
+            self.metrics,
+            loops.stats,
+            lambda: self.registry.served,
+            lambda: self.registry.generation,
+        )
+        settings = self.settings.sidecar
+        table = routes(self.lifecycle, make_registry(collector))
+        self._sidecar = Sidecar(settings.address, settings.port, table)
+        self.addresses["sidecar"] = join_address(settings.address, self._sidecar.port)
+        self._sidecar.start()
+
+    def banner(self) -> str:
+        """Return the lines that say what serves where."""
+        models = ", ".join(_describe(model) for model in self.registry.served)
+        ports = "".join(f"  {door:<10} {where}\n" for door, where in self.addresses.items())
+        return (
+            f"scoregate {__version__} ready in {process_age_s():.2f} s, "
+            f"{resident_bytes() / 1e6:.0f} MB resident: {models}\n{ports}"
+        )
+
+
+def join_address(address: str, port: int) -> str:
+    """Return host and port as clients write them."""
+    is_bare_ipv6 = ":" in address and not address.startswith("[")
+    return f"[{address}]:{port}" if is_bare_ipv6 else f"{address}:{port}"
+
+
+def process_age_s() -> float:
+    """Return the seconds since this process was started, to a hundredth."""
+    # Field 22, counted after the parenthesised command, which may hold spaces.
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+
+
+def _describe(model: ServedModel) -> str:
+    schema = model.loaded.schema
+    return f"{model.name} {model.version} ({model.engine} engine, {schema.n_features} features)"
+
+
+def _catch_signals() -> threading.Event:
+    """Return an event that the first signal sets; the second ends the process."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in SIGNALS:
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _write_ready_file(path: Path, addresses: dict[str, str]) -> None:
+    """Write the addresses and the process id, aside and renamed: readers see all or nothing."""
+    document = {
+        "pid": os.getpid(),
+        "addresses": addresses,
+        "ready_s": round(process_age_s(), 2),
+        "resident_bytes": resident_bytes(),
+    }
+    try:
+        descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(document, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(aside).replace(path)
+    except OSError as error:
+        raise StartError(f"ready file {path}: cannot be written: {error.strerror}") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StartError(f"ready file {path}: cannot be removed: {error.strerror}") from None
