@@ -110,14 +110,17 @@ def _find(path: str, file: Path) -> Setting:
     if path in CATALOGUE:
         return CATALOGUE[path]
     section, _, name = path.rpartition(".")
-    known = [p for p in CATALOGUE if p.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(path, CATALOGUE, n=1) or [
-        p for p in CATALOGUE if p.rpartition(".")[2] == name
-    ]
-    advice = f"did you mean {close[0]}?" if close else ""
-    if not advice:
-        place = f"in [{section}]" if section else f"at the top, or tables: {', '.join(SECTIONS)}"
-        advice = f"known {place}: {', '.join(p.rpartition('.')[2] for p in known)}"
+    prefix = section + "." if section else ""
+    here = [p.removeprefix(prefix) for p in CATALOGUE if p.rpartition(".")[0] == section]
+    tables = [] if section else sorted(SECTIONS)
+    elsewhere = [p for p in CATALOGUE if p.rpartition(".")[2] == name]
+    close = difflib.get_close_matches(name, here + tables, n=1)
+    if close or elsewhere:
+        advice = f"did you mean {prefix + close[0] if close else elsewhere[0]}?"
+    elif section:
+        advice = f"known in [{section}]: {', '.join(here)}"
+    else:
+        advice = f"known at the top: {', '.join(here)}; tables: {', '.join(tables)}"
     raise ConfigError(f"{file}: {path}: unknown setting; {advice}")
 
 
