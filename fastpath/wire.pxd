@@ -1,6 +1,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath._types cimport MAX_ENTITIES, MAX_FEATURES, error_t, span_t
+# Both directions of the wire are cimported from here.
+from fastpath.answer cimport encode_response, response_bound, response_t
 
 cdef enum feature_form_t:
     FORM_NONE = 0
@@ -51,35 +53,6 @@ ctypedef struct request_t:
     uint16_t[2 * MAX_FEATURES] named_table
 
 
-# What changes from answer to answer. Spans borrow; the arm's constant part is encoded once
-# per plan (see encode_arm) and appended as bytes.
-ctypedef struct response_t:
-    span_t request_id
-    float raw_score
-    double score
-    span_t decision
-    int32_t has_threshold
-    float threshold
-    uint32_t bucket
-    int32_t unsticky
-    int32_t degraded
-    int32_t cached
-    int32_t explored
-    double decision_propensity
-    uint32_t n_request
-    uint32_t n_online
-    uint32_t n_batch
-    uint32_t n_default
-    span_t arm                   # fields 13 .. 18, already encoded
-    const uint8_t* provenance    # NULL: not asked for; else n_provenance source_t bytes
-    int32_t n_provenance
-    int32_t has_timings
-    uint64_t parse_ns
-    uint64_t features_ns
-    uint64_t score_ns
-    uint64_t total_ns
-
-
 # Decodes exactly what the official runtime accepts (any field order, split and unpacked repeated
 # fields, merged sub-messages, unknown fields, invalid UTF-8 refused), within our own limits.
 # Returns 0, or -1 with `error` set to INVALID_ARGUMENT. Never reads past `size`, never allocates.
@@ -87,10 +60,3 @@ ctypedef struct response_t:
 cdef int32_t decode_request(
     const uint8_t* data, size_t size, request_t* out, error_t* error
 ) noexcept nogil
-
-# Bytes that encode_response may write at most for this answer.
-cdef size_t response_bound(const response_t* response) noexcept nogil
-
-# Writes the answer at `out`, which has response_bound() bytes. Returns the length. The bytes are
-# those of the official runtime's deterministic serialization.
-cdef size_t encode_response(const response_t* response, uint8_t* out) noexcept nogil
