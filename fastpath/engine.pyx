@@ -10,7 +10,7 @@ Rules
   scores its share once, and no score depends on its batch-mates.
 * Work whose deadline has passed is dropped before it is scored; so is cancelled work.
 * Time is a parameter. The engine reads a clock only for what it measures itself (the duration
-  histogram, stage timings, the time inside a request id of ours), and not at all with a fixed clock.
+  histogram, stage timings, the time inside a request id of ours), and none with a fixed clock.
 
 A raw score of NaN is never decided on: comparing it would silently mean "below every threshold".
 """
@@ -37,6 +37,7 @@ from fastpath._types cimport (
     error_t,
     span_t,
 )
+from fastpath.answer cimport encode_response, response_bound, response_t
 from fastpath.c.clock cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastpath.features cimport resolve, resolved_t
 from fastpath.metrics cimport add, observe_duration, slot_t
@@ -50,10 +51,7 @@ from fastpath.wire cimport (
     OPTION_PROVENANCE,
     OPTION_TIMINGS,
     decode_request,
-    encode_response,
     entity_t,
-    response_bound,
-    response_t,
 )
 
 from libc.math cimport exp

@@ -21,9 +21,9 @@ import threading
 import time
 from typing import NamedTuple
 
+from fastpath.answer import encode_arm
 from fastpath.errors import PlanError, SchemaError
 from fastpath.spec import layout_fingerprint
-from fastpath.wire import encode_arm
 
 from fastpath._types cimport (
     LINK_IDENTITY,

@@ -26,7 +26,7 @@ VECTORS = {
     15: "e545be4961ca29a1",
 }
 
-# Buckets under salt "fraud", as `reference_bucket` below computes them from the written rule: another
+# Buckets under salt "fraud", as `reference_bucket` below computes them: another
 # implementation must agree with this table.
 GOLDEN = {"": 14, "abc": 3815, "customer-1": 3283, "Zoë": 1821, "0" * 1024: 6719}
 
