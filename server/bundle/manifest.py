@@ -70,7 +70,7 @@ class Outputs(msgspec.Struct, kw_only=True):
 
     link: Literal["logit", "identity"]
     prior_log_odds_shift: float = 0.0
-    classes: list[str | int | float | bool] = [0, 1]  # negative, positive
+    classes: list[str | int | float | bool]  # negative, positive
     score_kind: Literal["probability", "value"] = "probability"
 
 

@@ -1,0 +1,86 @@
+"""Makes `schema.json`: what the server uses where a request lacks a feature.
+
+The default of a feature is NaN (passed to the model) where the model learned what to do with a
+missing value: an imputer fills it, or training rows lacked it. Elsewhere it is the median of the
+training rows: a model that never met a missing value has no opinion about one. The caller's options
+come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from server.bundle.manifest import encode
+from server.bundle.schema import FeatureEntry, SchemaFile, decode_schema
+from server.errors import BundleError, InputError
+from server.export.columns import fold_columns, unwrap
+from server.export.frame import Rows
+from server.export.options import FeatureOptions
+
+
+def make_schema(
+    model: Any, train: Rows, options: Mapping[str, FeatureOptions], *, missing: bool
+) -> SchemaFile:
+    """Return the schema of a model's input columns.
+
+    Parameters
+    ----------
+    model : fitted classifier
+    train : Rows
+    options : mapping of feature name to FeatureOptions
+    missing : bool
+        Whether the model takes NaN at all.
+    """
+    unknown = [name for name in options if name not in train.names]
+    if unknown:
+        raise InputError(f"--defaults: {', '.join(unknown)} is not a feature of the model")
+    filled: set[int] = set()
+    columns = fold_columns(unwrap(model)[0], len(train.names))
+    if columns is not None:
+        filled = {column.source for column in columns if column.fills}
+    entries = []
+    for j, name in enumerate(train.names):
+        values = train.features[:, j]
+        lacking = np.isnan(values)
+        learned = missing and (j in filled or bool(lacking.any()))
+        default = None if learned or lacking.all() else float(np.median(values[~lacking]))
+        if default is not None:
+            default = float(round(default)) if train.boolean[j] else float(np.float32(default))
+        entries.append(
+            _entry(name, default, options.get(name), boolean=train.boolean[j], missing=missing)
+        )
+    schema = SchemaFile(features=entries)
+    try:
+        return decode_schema(encode(schema), "--defaults")
+    except BundleError as error:
+        raise InputError(str(error)) from error
+
+
+def _entry(
+    name: str,
+    default: float | None,
+    options: FeatureOptions | None,
+    *,
+    boolean: bool,
+    missing: bool,
+) -> FeatureEntry:
+    options = options or FeatureOptions()
+    if not isinstance(options.default, msgspec.UnsetType):
+        default = options.default
+        if default is None and not missing:
+            raise InputError(
+                f"--defaults: {name}: null passes NaN to the model, which takes no missing values: "
+                "give a number"
+            )
+    return FeatureEntry(
+        name=name,
+        type="boolean" if boolean else "numeric",
+        default=default,
+        minimum=options.minimum,
+        maximum=options.maximum,
+        required=options.required,
+    )
