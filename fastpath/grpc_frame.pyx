@@ -5,7 +5,6 @@ From the gRPC protocol description (PROTOCOL-HTTP2). Pure functions over borrowe
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp
 
 
 cdef int64_t parse_timeout(const uint8_t* text, size_t size) noexcept nogil:
@@ -41,18 +40,23 @@ cdef int64_t parse_timeout(const uint8_t* text, size_t size) noexcept nogil:
 
 
 cdef int is_grpc_content_type(const uint8_t* text, size_t size) noexcept nogil:
-    # application/grpc, +proto, and either with parameters; types are case-insensitive
-    # (RFC 9110, 8.3.1), and the gRPC types are written lower case nearly always.
-    cdef char[22] lower
+    # application/grpc, +proto, and either with parameters; media types are case-insensitive
+    # (RFC 9110, 8.3.1).
+    cdef const char* wanted = "application/grpc+proto"
     cdef size_t i
     cdef size_t end = 0
+    cdef uint8_t byte
     while end < size and text[end] != c";" and text[end] != c" ":
         end += 1
     if end != 16 and end != 22:
         return 0
     for i in range(end):
-        lower[i] = text[i] | 0x20 if c"A" <= text[i] <= c"Z" else text[i]
-    return memcmp(lower, b"application/grpc+proto", end) == 0
+        byte = text[i]
+        if c"A" <= byte <= c"Z":
+            byte |= 0x20
+        if byte != <uint8_t> wanted[i]:
+            return 0
+    return 1
 
 
 cdef size_t percent_encode(const char* text, size_t size, uint8_t* out) noexcept nogil:
