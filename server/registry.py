@@ -227,7 +227,9 @@ class Registry:
         decisions = [manifest.default_decision, *(t.name for t in manifest.thresholds)]
         slot = self._metrics.register(model, version, decisions)
         before = self._served.get(model)
-        table = before.table if before else BucketTable.from_weights(model.encode(), [1])
+        table = (
+            before.table if before else BucketTable.from_weights(model.encode(), [ALL_BASIS_POINTS])
+        )
         took_ms = (time.monotonic_ns() - started_ns) / 1e6
         log.info("loaded %s %s (%s engine) in %.0f ms", model, version, loaded.engine, took_ms)
         return ServedModel(model, version, ARM, ALL_BASIS_POINTS, loaded, table, slot)

@@ -113,7 +113,11 @@ def read_request(text: str, where: str) -> pb.ScoreRequest:
     try:
         request = json_format.ParseDict(document, pb.ScoreRequest())
     except json_format.ParseError as error:
-        raise InputError(f"{where}: not a ScoreRequest: {error}") from None
+        # Further lines list the fields of the message: the example shows them better.
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{where}: not a ScoreRequest: {reason}; `scoregate score --example` shows one"
+        ) from None
     if features is None:
         return request
     if request.WhichOneof("features"):
