@@ -17,7 +17,10 @@ from setuptools import Extension, setup
 DEBIAN_LINE = "apt-get install -y build-essential pkg-config libnghttp2-dev"
 
 # Native libraries by module, as pkg-config names them. Modules that are not listed need none.
-LIBRARIES = {name: ["libnghttp2"] for name in ("handover", "http2", "loop", "reactor", "sans_io")}
+LIBRARIES = {
+    name: ["libnghttp2"]
+    for name in ("answers", "handover", "http2", "loop", "reactor", "sans_io")
+}
 MINIMUM = {"libnghttp2": "1.43"}
 
 DEBUG = os.environ.get("FASTPATH_DEBUG") == "1"

@@ -29,7 +29,7 @@ ctypedef struct counters_t:
     int64_t calmed               # connections ended with ENHANCE_YOUR_CALM
     int64_t broken               # connections ended by a protocol error, or not HTTP/2 at all
     int64_t http_answers         # plain HTTP answers: 405, 415
-    int64_t[N_STATUSES] statuses # gRPC answers on the network
+    int64_t[N_STATUSES] statuses  # gRPC answers on the network
 
 
 # What the connections of one loop share. The loop owns it, and updates now_ns.

@@ -1,8 +1,8 @@
 """HTTP/2 server connections with unary gRPC calls on them, over nghttp2.
 
-Rules: sans-I/O. Bytes go in by `connection_receive`, frames come out by `connection_gather`; whoever
-owns the socket owns the clock too. One loop thread owns a connection. No frame callback
-allocates but from the loop's pool; answers point into the stream's own buffer and static headers.
+Rules: sans-I/O. Bytes go in by `connection_receive`, frames come out by `connection_gather`;
+whoever owns the socket owns the clock too. One loop thread owns a connection. No callback allocates
+but from the loop's pool.
 
 How it works: nghttp2 decodes frames and headers; `unary` decides what they mean; a whole message
 goes to the service at once, inside the callback. The service completes the call there or later
@@ -19,12 +19,12 @@ the other. Below zero the connection ends with GOAWAY ENHANCE_YOUR_CALM.
 What it does not do: streaming calls, compression, TLS, server push.
 """
 
-from libc.stdint cimport INT32_MAX, UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 
 from fastpath._types cimport N_STATUSES, STATUS_OK, STATUS_UNKNOWN, call_t, error_t
+from fastpath.answers cimport submit_error, submit_message, submit_plain
 from fastpath.c.nghttp2 cimport *
-from fastpath.grpc_frame cimport PREFIX_BYTES, percent_encode, write_prefix
 from fastpath.pool cimport pool_allocate, pool_free, pool_resize, pool_t
 from fastpath.unary cimport (
     VERDICT_GO,
@@ -36,7 +36,6 @@ from fastpath.unary cimport (
     stream_header,
     stream_headers_end,
     stream_init,
-    stream_reserve_out,
     stream_t,
 )
 
@@ -53,34 +52,12 @@ cdef enum:
     CONTROL_CREDIT_PER_SECOND = 20
 
 cdef int64_t DRAIN_PING_NS = 2_000_000_000
-cdef uint8_t NO_COPY = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
-cdef const char* DIGITS = (
-    "0\0\0" "1\0\0" "2\0\0" "3\0\0" "4\0\0" "5\0\0" "6\0\0" "7\0\0" "8\0\0" "9\0\0"
-    "10\0" "11\0" "12\0" "13\0" "14\0" "15\0" "16\0"
-)
 cdef const char* HTTP1_ANSWER = (
     "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
     "content-length: 74\r\n\r\n"
     "this port speaks gRPC over HTTP/2 without TLS (h2c with prior knowledge).\n"
 )
 
-
-cdef inline nghttp2_nv header(const char* name, const char* value, size_t n_value) noexcept nogil:
-    cdef nghttp2_nv answer
-    answer.name = <uint8_t*> name
-    answer.namelen = strlen(name)
-    answer.value = <uint8_t*> value
-    answer.valuelen = n_value
-    answer.flags = NO_COPY
-    return answer
-
-
-# The answer of nearly every call, made once.
-cdef nghttp2_nv[2] OK_HEADERS
-cdef nghttp2_nv[1] OK_TRAILERS
-OK_HEADERS[0] = header(":status", "200", 3)
-OK_HEADERS[1] = header("content-type", "application/grpc", 16)
-OK_TRAILERS[0] = header("grpc-status", "0", 1)
 
 # ---------------------------------------------------------------- memory and lists
 
@@ -183,38 +160,14 @@ cdef inline void reward(connection_t* connection) noexcept nogil:
 # ---------------------------------------------------------------- answers
 
 
-cdef ssize_t read_answer(
-    nghttp2_session* session, int32_t stream_id, uint8_t* buffer, size_t length,
-    uint32_t* data_flags, nghttp2_data_source* source, void* user
-) noexcept nogil:
-    cdef stream_t* stream = <stream_t*> source.ptr
-    cdef size_t n = min(length, stream.n_out - stream.out_sent)
-    memcpy(buffer, stream.out_data + stream.out_sent, n)
-    stream.out_sent += n
-    if stream.out_sent == stream.n_out:
-        data_flags[0] = NGHTTP2_DATA_FLAG_EOF
-        if not stream.is_plain:
-            data_flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
-            if nghttp2_submit_trailer(session, stream_id, OK_TRAILERS, 1) != 0:
-                return NGHTTP2_ERR_CALLBACK_FAILURE
-    return <ssize_t> n
-
-
-cdef void submit(
-    connection_t* connection, stream_t* stream, const nghttp2_nv* headers, size_t n_headers,
-    int32_t has_body
-) noexcept nogil:
-    cdef nghttp2_data_provider provider
-    provider.source.ptr = stream
-    provider.read_callback = read_answer
+cdef void answered(connection_t* connection, stream_t* stream, int32_t code) noexcept nogil:
+    # `code` is nghttp2's: only a lack of memory makes it nonzero, and nothing better can be said.
     stream.answered = 1
     if not stream.ended:
         stream.early = 1
         connection.n_early += 1
-    if nghttp2_submit_response(
-        connection.session, stream.id, headers, n_headers, &provider if has_body else NULL
-    ) != 0:
-        doom(connection)         # no memory: nothing better can be said
+    if code != 0:
+        doom(connection)
     mark_dirty(connection)
 
 
@@ -222,39 +175,13 @@ cdef void answer_error(
     connection_t* connection, stream_t* stream, int32_t status, const char* message,
     size_t n_message
 ) noexcept nogil:
-    # Trailers only: one HEADERS frame.
-    cdef nghttp2_nv[5] headers
-    cdef size_t n = 3
     if status <= STATUS_OK or status >= N_STATUSES:
         status = STATUS_UNKNOWN
     connection.host.counters.statuses[status] += 1
-    headers[0] = OK_HEADERS[0]
-    headers[1] = OK_HEADERS[1]
-    headers[2] = header("grpc-status", DIGITS + 3 * status, 1 if status < 10 else 2)
-    if n_message > 0 and stream_reserve_out(
-        stream, 3 * n_message, connection.host.pool, &connection.held
-    ) == 0:
-        stream.n_out = percent_encode(message, n_message, stream.out_data)
-        headers[n] = header("grpc-message", <char*> stream.out_data, stream.n_out)
-        n += 1
-    if stream.name_encodings:
-        headers[n] = header("grpc-accept-encoding", "identity", 8)
-        n += 1
-    submit(connection, stream, headers, n, 0)
-
-
-cdef void answer_plain(
-    connection_t* connection, stream_t* stream, const error_t* error
-) noexcept nogil:
-    cdef nghttp2_nv[3] headers
-    connection.host.counters.http_answers += 1
-    stream.is_plain = 1
-    stream.n_out = strlen(error.text)
-    memcpy(stream.out_data, error.text, stream.n_out)
-    headers[0] = header(":status", "405" if error.status == 405 else "415", 3)
-    headers[1] = header("content-type", "text/plain", 10)
-    headers[2] = header("allow", "POST", 4)
-    submit(connection, stream, headers, 3 if error.status == 405 else 2, not stream.is_head)
+    answered(connection, stream, submit_error(
+        connection.session, stream, status, message, n_message, connection.host.pool,
+        &connection.held,
+    ))
 
 
 cdef void complete(
@@ -272,22 +199,18 @@ cdef void complete(
     if status != STATUS_OK:
         answer_error(connection, stream, status, message, n_message)
         return
-    if stream_reserve_out(stream, PREFIX_BYTES + n_body, host.pool, &connection.held) != 0:
-        doom(connection)
-        return
-    write_prefix(stream.out_data, <uint32_t> n_body)
-    if n_body > 0:
-        memcpy(stream.out_data + PREFIX_BYTES, body, n_body)
-    stream.n_out = PREFIX_BYTES + n_body
     host.counters.statuses[0] += 1
-    submit(connection, stream, OK_HEADERS, 2, 1)
+    answered(connection, stream, submit_message(
+        connection.session, stream, body, n_body, host.pool, &connection.held
+    ))
 
 
 cdef inline void act(
     connection_t* connection, stream_t* stream, int32_t verdict, const error_t* error
 ) noexcept nogil:
     if verdict == VERDICT_HTTP:
-        answer_plain(connection, stream, error)
+        connection.host.counters.http_answers += 1
+        answered(connection, stream, submit_plain(connection.session, stream, error))
     elif verdict != VERDICT_GO:
         answer_error(connection, stream, error.status, error.text, strlen(error.text))
 
@@ -356,7 +279,7 @@ cdef void on_message(connection_t* connection, stream_t* stream) noexcept nogil:
     stream.ended = 1
     if stream.answered:
         return
-    verdict = stream_end(stream, &error)
+    verdict = stream_end(stream, &connection.held, &error)
     if verdict != VERDICT_GO:
         act(connection, stream, verdict, &error)
         return

@@ -1,9 +1,9 @@
 """Listening sockets: addresses in, one clear error where an address cannot be had.
 
 A listener is exclusive: SO_REUSEPORT stays off, so that a second server on the same address
-fails instead of silently sharing its traffic. SO_REUSEADDR is on, which on Linux only lets a restart
-take over from sockets in TIME_WAIT. A Unix socket's file is removed only when it is a socket that
-nobody answers.
+fails instead of silently sharing its traffic. SO_REUSEADDR is on, which on Linux only lets a
+restart take over from sockets in TIME_WAIT. A Unix socket's file is removed only when it is a
+socket that nobody answers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ each exact, not one instant's picture.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.stdlib cimport calloc, free
 
 from fastpath._types cimport (
@@ -24,7 +24,6 @@ from fastpath._types cimport (
 from fastpath.c.linux cimport (
     ATOMIC_RELAXED,
     ATOMIC_RELEASE,
-    atomic_exchange,
     atomic_load,
     atomic_store,
 )
@@ -54,7 +53,7 @@ import threading
 import time
 from pathlib import Path
 
-from fastpath.errors import ListenError, LoopError
+from fastpath.errors import LoopError
 from fastpath.listener import open_tcp, open_unix
 
 cdef int64_t SIGNAL_CHECK_NS = 100_000_000
@@ -152,7 +151,9 @@ cdef class LoopGroup:
             loop.max_connections = max_connections
             loop.spin_ns = <int64_t> spin_us * 1000
             if loop_init(loop) != 0:
-                raise LoopError("the kernel gave no epoll or eventfd: raise the limit of open files")
+                raise LoopError(
+                    "the kernel gave no epoll or eventfd: raise the limit of open files"
+                )
 
     def __dealloc__(self) -> None:
         # Threads hold a reference to the group: none runs any more.

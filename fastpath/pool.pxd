@@ -6,7 +6,7 @@ cdef enum:
 
 # A free list per size class. One thread owns a pool.
 ctypedef struct pool_t:
-    void* free_blocks[N_CLASSES] # singly linked through the first bytes of each block
+    void* free_blocks[N_CLASSES]  # singly linked through the first bytes of each block
     uint32_t n_free[N_CLASSES]
     size_t n_used                # blocks handed out and not yet given back, of any size
 

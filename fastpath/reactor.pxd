@@ -74,7 +74,7 @@ ctypedef struct loop_t:
 
 
 cdef int64_t monotonic_ns() noexcept nogil
-# Opens epoll and eventfd. Returns 0, or -1 with errno set. Zeroed memory on entry; host.limits,
+# Opens epoll and eventfd. Returns 0, or -1. Zeroed memory on entry; host.limits,
 # host.service, max_streams, max_connections, spin_ns, index, n_loops and loops already filled.
 cdef int32_t loop_init(loop_t* loop) noexcept nogil
 # After the thread has joined.

@@ -5,8 +5,8 @@ by atomics, by two mutexed mailboxes (accepted sockets, handed-over calls) and b
 Steady state takes no lock and allocates nothing.
 
 How it works: one iteration reads every ready socket once, feeds HTTP/2 (whole messages go to
-the service), serves handed-over calls, flushes the service (the batch is whatever became ready), and
-writes every connection that has something to say: frames gathered in one buffer, one send.
+the service), serves handed-over calls, flushes the service (the batch is whatever became ready),
+and writes every connection that has something to say: frames gathered in one buffer, one send.
 What the kernel does not take is kept, EPOLLOUT is awaited, nothing more is gathered for that
 connection, and past a high-water mark it is not read either. Loop 0 accepts, and gives each
 connection to the loop with the fewest. With `spin_ns` an idle loop polls that long before it
@@ -184,9 +184,9 @@ cdef void assign(loop_t* loop, int fd, int32_t is_tcp) noexcept nogil:
 
 
 cdef void accept_some(loop_t* loop, listener_t* listener) noexcept nogil:
-    cdef int32_t i
+    cdef int32_t _i
     cdef int fd
-    for i in range(ACCEPTS_PER_EVENT):
+    for _i in range(ACCEPTS_PER_EVENT):
         fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd >= 0:
             assign(loop, fd, listener.is_tcp)
@@ -455,7 +455,6 @@ cdef int32_t loop_init(loop_t* loop) noexcept nogil:
     pthread_mutex_init(&loop.mailbox_mutex, NULL)
     queue_init(&loop.queue)
     if host_init(&loop.host) != 0:
-        errno = ENOMEM
         return -1
     loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)

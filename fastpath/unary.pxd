@@ -92,4 +92,6 @@ cdef int32_t stream_data(
 # Sets the error of a method that no service has.
 cdef void unknown_method(error_t* error, const char* path, size_t n_path) noexcept nogil
 # END_STREAM: VERDICT_GO says that exactly one whole message is in in_data.
-cdef int32_t stream_end(stream_t* stream, error_t* error) noexcept nogil
+cdef int32_t stream_end(
+    stream_t* stream, const held_t* held, error_t* error
+) noexcept nogil

@@ -265,11 +265,16 @@ cdef int32_t stream_data(
     return VERDICT_GO
 
 
-cdef int32_t stream_end(stream_t* stream, error_t* error) noexcept nogil:
+cdef int32_t stream_end(
+    stream_t* stream, const held_t* held, error_t* error
+) noexcept nogil:
     if stream.n_prefix == 0:
         return fail(
             error, STATUS_UNIMPLEMENTED, "no message in a unary call: send exactly one",
         )
     if stream.n_prefix < PREFIX_BYTES or stream.n_in < stream.length:
         return fail(error, STATUS_INTERNAL, "the call ended in the middle of its message")
+    if is_full(held, 0):
+        # By answers: a peer that asks without reading.
+        return fail(error, STATUS_RESOURCE_EXHAUSTED, "too many answers wait to be read: read them")
     return VERDICT_GO
