@@ -1,0 +1,81 @@
+"""The model that the benchmarks serve: 100 boosted trees of depth 6 on 30 features.
+
+Made once by scikit-learn and `server.export`, kept in `var/bench`, and made again when a library
+version or this recipe changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from bench.results import versions
+from fastpath.spec import layout_fingerprint
+from server.export import ExportOptions, export_model
+from server.pb.scoregate.v1 import scoring_pb2 as pb
+
+FOLDER = Path("var/bench")
+N_FEATURES = 30
+N_TREES = 100
+DEPTH = 6
+N_ROWS = 40_000
+NAMES = [f"f{i:02d}" for i in range(N_FEATURES)]
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """A repository with one bundle, and rows to send."""
+
+    repository: Path
+    bundle: Path
+    rows: np.ndarray  # float32 (n_rows, 30), none seen in training
+
+    def request(self, row: int = 0) -> bytes:
+        """Return an encoded ScoreRequest: dense form, request id, one entity."""
+        request = pb.ScoreRequest(request_id="0190b0a6-5f2e-7c3a-9d41-6f6c1f0e8a77")
+        request.event_time_ms = 1_532_000_000_000
+        request.entities.add(role="payer", type="customer", id="customer-4711")
+        request.dense.layout = layout_fingerprint([(name, "numeric") for name in NAMES])
+        request.dense.values.extend(self.rows[row].tolist())
+        return request.SerializeToString()
+
+
+def rows_and_target(n_rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Make rows in which every feature matters a little, so that trees use all of them."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32)
+    signal = (values * np.linspace(0.2, 0.6, N_FEATURES)).sum(axis=1)
+    signal += np.sin(2 * values[:, 0] * values[:, 1]) * 2
+    chance = 1 / (1 + np.exp(-(signal - 3)))
+    return pd.DataFrame(values, columns=NAMES), (rng.random(n_rows) < chance).astype(int)
+
+
+def prepare() -> BenchModel:
+    """Train and export the model, unless this recipe's bundle is there."""
+    recipe = json.dumps([N_FEATURES, N_TREES, DEPTH, N_ROWS, versions()])
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    repository = FOLDER / key
+    bundle = repository / "bench" / "1"
+    valid, valid_target = rows_and_target(20_000, seed=2)
+    if not (bundle / "manifest.json").exists():
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        train, target = rows_and_target(N_ROWS, seed=1)
+        model = HistGradientBoostingClassifier(
+            max_iter=N_TREES,
+            max_depth=DEPTH,
+            max_leaf_nodes=2**DEPTH,
+            min_samples_leaf=20,
+            early_stopping=False,
+            random_state=0,
+        ).fit(train, target)
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        options = ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
+        export_model(model, train, target, valid, valid_target, out=bundle, options=options)
+    return BenchModel(repository, bundle, valid.to_numpy())
