@@ -72,10 +72,10 @@ class ServedModel:
 Describe = Callable[[ServedModel, bool, int], bytes]
 
 
-def natural_key(text: str) -> list[tuple[bool, int, str]]:
-    """Return a sort key in which runs of digits compare as numbers."""
-    parts = re.split(r"(\d+)", text)
-    return [(i % 2 == 0, int(p) if i % 2 else 0, p) for i, p in enumerate(parts)]
+def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a sort key in which runs of digits compare as numbers; the text breaks ties."""
+    parts = re.split(r"([0-9]+)", text)  # every second part is digits
+    return [(int(p), "") if i % 2 else (0, p) for i, p in enumerate(parts)], text
 
 
 class Registry:
