@@ -210,7 +210,8 @@ def test_every_truncation_of_a_full_message() -> None:
     ],
 )
 def test_our_limits_on_strings(field: str, value: str, text: str) -> None:
-    message = pb.ScoreRequest(**{field: value})
+    message = pb.ScoreRequest()
+    setattr(message, field, value)
     with pytest.raises(RequestError, match=text):
         decode(message.SerializeToString())
     setattr(message, field, value[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +46,7 @@ RESPONSE = st.fixed_dictionaries(
 )
 
 
-def official(response: dict, arm: dict) -> bytes:  # type: ignore[type-arg]
+def official(response: dict[str, Any], arm: dict[str, Any]) -> bytes:
     """Return the same answer as the official runtime writes it."""
     fields = dict(response)
     counts, provenance, timings = (
@@ -58,7 +59,8 @@ def official(response: dict, arm: dict) -> bytes:  # type: ignore[type-arg]
     message.model, message.version = arm["model"], arm["version"]
     message.sha256, message.arm = arm["sha256"], arm["arm"]
     message.plan_generation, message.score_kind = arm["generation"], arm["score_kind"]
-    message.provenance.extend(provenance or b"")
+    sources: list[Any] = list(provenance or b"")
+    message.provenance.extend(sources)
     if timings is not None:
         message.timings.SetInParent()
         names = ("parse_ns", "features_ns", "score_ns", "total_ns")
@@ -68,7 +70,7 @@ def official(response: dict, arm: dict) -> bytes:  # type: ignore[type-arg]
 
 @given(RESPONSE, ARM)
 @settings(max_examples=500)
-def test_equal_bytes(response: dict, arm: dict) -> None:  # type: ignore[type-arg]
+def test_equal_bytes(response: dict[str, Any], arm: dict[str, Any]) -> None:
     assert encode(**response, arm=encode_arm(**arm)) == official(response, arm)
 
 
@@ -84,7 +86,7 @@ def test_negative_zero_is_not_the_default() -> None:
 
 def test_the_largest_answer_fits_its_bound() -> None:
     # The helper allocates exactly response_bound() bytes: the sanitizer build checks the bound.
-    largest = {
+    largest: dict[str, Any] = {
         "request_id": "r" * 128,
         "raw_score": -1.5,
         "score": -1.5,
@@ -100,11 +102,11 @@ def test_the_largest_answer_fits_its_bound() -> None:
         "provenance": bytes([4]) * 1024,
         "timings": (2**64 - 1,) * 4,
     }
-    arm = {
+    arm: dict[str, Any] = {
         "model": "m" * 300, "version": "v" * 300, "sha256": b"s" * 32, "arm": "a" * 300,
         "generation": 2**64 - 1, "score_kind": 2,
     }  # fmt: skip
-    assert encode(**largest, arm=encode_arm(**arm)) == official(largest, arm)  # type: ignore[arg-type]
+    assert encode(**largest, arm=encode_arm(**arm)) == official(largest, arm)
 
 
 @pytest.mark.parametrize("generation", [-1, 2**64])
