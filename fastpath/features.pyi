@@ -1,4 +1,4 @@
-from typing import TypedDict
+from typing import TypedDict, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,6 +7,7 @@ from fastpath.schema import Gather, Schema
 
 __all__ = ["resolve_request"]
 
+@type_check_only
 class ResolvedRow(TypedDict):
     row: NDArray[np.float32]
     sources: bytes

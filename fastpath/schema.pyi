@@ -1,10 +1,13 @@
 from collections.abc import Iterable
 
+from typing_extensions import disjoint_base
+
 from fastpath.spec import FeatureSpec as FeatureSpec
 from fastpath.spec import layout_fingerprint as layout_fingerprint
 
 __all__ = ["FeatureSpec", "Gather", "Schema", "layout_fingerprint"]
 
+@disjoint_base
 class Schema:
     def __init__(self, specs: Iterable[FeatureSpec]) -> None: ...
     @property
@@ -18,6 +21,7 @@ class Schema:
     def index(self, name: str) -> int: ...
     def code(self, feature: int, text: str) -> int: ...
 
+@disjoint_base
 class Gather:
     def __init__(self, schema: Schema, columns: Iterable[tuple[str, str]]) -> None: ...
     @property

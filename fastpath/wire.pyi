@@ -1,10 +1,11 @@
-from typing import TypedDict
+from typing import TypedDict, type_check_only
 
 from fastpath.answer import encode as encode
 from fastpath.answer import encode_arm as encode_arm
 
 __all__ = ["decode", "encode", "encode_arm"]
 
+@type_check_only
 class DecodedRequest(TypedDict):
     request_id: str
     event_time_ms: int

@@ -218,7 +218,7 @@ def test_an_unknown_layout() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"amout": 1.0}, 'feature "amout" is not in the model\'s schema'),
+        ({"amounts": 1.0}, 'feature "amounts" is not in the model\'s schema'),
         ({"é" * 200: 1.0}, 'feature "' + "é" * 40 + '" is not in'),
         ({"x" + "é" * 200: 1.0}, 'feature "x' + "é" * 39 + '" is not in'),
         ({"amount": "12"}, 'feature "amount" is numeric and takes a number, .* holds a text'),
