@@ -29,6 +29,7 @@ from server.lifecycle import Lifecycle
 
 MAX_CONNECTIONS = 32
 TIMEOUT_S = 10.0
+STOP_POLL_S = 0.1  # how often the idle server looks whether it has to stop
 TEXT = "text/plain; charset=utf-8"
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """A threading server with a bound on its connections."""
 
     allow_reuse_address = True
+    request_queue_size = 128
     daemon_threads = True
     block_on_close = False
 
@@ -168,7 +170,7 @@ class Sidecar:
         self._server.table = dict(table)
         self.port: int = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="sidecar", daemon=True
+            target=self._server.serve_forever, args=(STOP_POLL_S,), name="sidecar", daemon=True
         )
 
     def start(self) -> None:
