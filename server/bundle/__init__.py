@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from server.bundle.manifest import FORMAT, Manifest
-from server.bundle.reader import Bundle, file_states, read_bundle
+from server.bundle.reader import Bundle, file_states, read_bundle, read_manifest
 from server.bundle.writer import check_vacant, write_bundle
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "file_states",
     "load_model",
     "read_bundle",
+    "read_manifest",
     "write_bundle",
 ]
 

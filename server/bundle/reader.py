@@ -76,14 +76,12 @@ def read_bundle(path: Path | str) -> Bundle:
         Unreadable, of a newer format, incomplete, or with a file whose size or digest differs.
     """
     path = Path(path)
-    where = path / MANIFEST
-    if not path.is_dir():
-        raise BundleError(f"{path}: not a bundle: no such directory")
-    raw = _read_bounded(where, MAX_MANIFEST_BYTES)
-    manifest = decode_manifest(raw, str(where))
+    manifest, raw = read_manifest(path)
     total = sum(entry.bytes for entry in manifest.files.values())
     if total > MAX_TOTAL_BYTES:
-        raise BundleError(f"{where}: the files add up to {total} bytes, over {MAX_TOTAL_BYTES}")
+        raise BundleError(
+            f"{path / MANIFEST}: the files add up to {total} bytes, over {MAX_TOTAL_BYTES}"
+        )
     content = {}
     for name, entry in manifest.files.items():
         data = _read_file(path / name, entry, keep=name in KEPT)
@@ -98,15 +96,22 @@ def read_bundle(path: Path | str) -> Bundle:
     )
 
 
-def file_states(path: Path | str) -> tuple[Manifest, dict[str, str]]:
-    """Return the manifest and, for each listed file, "ok" or what is wrong with it.
+def read_manifest(path: Path | str) -> tuple[Manifest, bytes]:
+    """Return a bundle's manifest and its bytes; the files are not looked at."""
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"{path}: not a bundle: no such directory")
+    where = path / MANIFEST
+    raw = _read_bounded(where, MAX_MANIFEST_BYTES)
+    return decode_manifest(raw, str(where)), raw
+
+
+def file_states(path: Path | str, manifest: Manifest) -> dict[str, str]:
+    """Return, for each listed file, "ok" or what is wrong with it.
 
     For people who look at a bundle that `read_bundle` refuses.
     """
     path = Path(path)
-    manifest = decode_manifest(
-        _read_bounded(path / MANIFEST, MAX_MANIFEST_BYTES), str(path / MANIFEST)
-    )
     states = {}
     for name, entry in manifest.files.items():
         try:
@@ -114,7 +119,7 @@ def file_states(path: Path | str) -> tuple[Manifest, dict[str, str]]:
             states[name] = "ok"
         except BundleError as error:
             states[name] = str(error).removeprefix(f"{path / name}: ")
-    return manifest, states
+    return states
 
 
 def _open(path: Path) -> int:

@@ -21,8 +21,10 @@ from fastpath.onnx import OnnxModel
 from server.bundle.graph import read_graph
 from server.bundle.load import Engine, engine_name, native_engine
 from server.bundle.parity import check_equal, describe_row, threshold_rows
+from server.bundle.schema import SchemaFile
 from server.errors import ExportError
 from server.export.convert import Converted
+from server.export.frame import Rows
 from server.export.link import to_score
 from server.export.metrics import probabilities
 from server.export.stock import open_session, run
@@ -128,6 +130,49 @@ def check_tolerance(
     return float(difference[at])
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What comparing found."""
+
+    raw: Float32Array  # the served engine's raw scores of the validation rows
+    golden: Float32Array  # rows that travel with the bundle
+    max_abs_delta_p: float  # largest |scikit-learn - served| probability
+    parity_rows: int  # rows on which onnxruntime and the native engine are bitwise equal
+
+
+def prove(
+    model: Any,
+    converted: Converted,
+    engines: Engines,
+    valid: Rows,
+    schema: SchemaFile,
+    tolerance: float,
+    *,
+    missing: bool,
+) -> Proof:
+    """Compare all levels on validation rows and on rows at the thresholds.
+
+    Raises
+    ------
+    ExportError
+        scikit-learn is further away than the tolerance.
+    ParityError
+        onnxruntime and the native engine differ in a bit.
+    """
+    edges = edge_rows(engines, valid.features)
+    raw = engines.served.score(valid.features)
+    parity_rows = check_bitwise(engines, valid.features, raw, valid.names)
+    parity_rows += check_bitwise(engines, edges, engines.served.score(edges), valid.names)
+    delta = check_tolerance(model, converted, valid.features, raw, tolerance, valid.names)
+    tried = sklearn_rows(edges, missing=missing)
+    if engines.engine == "onnx" and missing:
+        tried = np.concatenate([tried, _with_missing(valid.features, schema)])
+    if len(tried):
+        scores = engines.served.score(tried)
+        delta = max(delta, check_tolerance(model, converted, tried, scores, tolerance, valid.names))
+    return Proof(raw, golden_sample(valid.features, edges), delta, parity_rows)
+
+
 def sklearn_rows(rows: Float32Array, *, missing: bool) -> Float32Array:
     """Return the rows that scikit-learn takes, at most MAX_SKLEARN_ROWS, evenly spread."""
     # NaN compares false: a NaN is not beyond any bound.
@@ -148,3 +193,13 @@ def golden_sample(valid: Float32Array, edges: Float32Array) -> Float32Array:
         for part in (valid, edges)
     ]
     return np.ascontiguousarray(np.concatenate(parts))
+
+
+def _with_missing(rows: Float32Array, schema: SchemaFile) -> Float32Array:
+    """Return validation rows with NaN wherever serving may pass NaN to the model."""
+    passed = [j for j, feature in enumerate(schema.features) if feature.default is None]
+    some = rows[:1000].copy()
+    if passed:
+        holes = np.random.default_rng(0).random((len(some), len(passed))) < 0.3
+        some[:, passed] = np.where(holes, np.float32(np.nan), some[:, passed])
+    return some

@@ -49,11 +49,10 @@ def probabilities(model: Any, rows: NDArray[Any]) -> Float64Array:
         ) from error
 
 
-def accepts_missing(model: Any, row: NDArray[np.float32]) -> bool:
-    """Tell whether the model scores a row with a NaN."""
-    missing = np.full((1, len(row)), np.nan, np.float32)
+def accepts_missing(model: Any, n_features: int) -> bool:
+    """Tell whether the model scores a row of NaN."""
     try:
-        probabilities(model, missing)
+        probabilities(model, np.full((1, n_features), np.nan, np.float32))
     except ExportError:
         return False
     return True

@@ -7,8 +7,13 @@ largest for which that holds.
 
 Boosted leaves can be enormous (4.6e8 where a leaf is pure) and would take the whole budget. A raw
 score of 64 is a probability of 1 - 1.6e-28: leaves and the base value are clipped at +-64, and the
-report counts them. Where the raw score is a probability, it may not round above 1: k is 24, and no
-leaf takes more than its tree's share of 2**24.
+report counts them.
+
+Where the raw score is a probability of T trees, k is 24. Votes meet thresholds exactly (50 of 100
+trees against .5), and a sum that rounds below would flip the decision. So leaves round up, to no
+more than a tree's share floor(2**24 / T); what T full votes then lack to 1 is the base value. The
+raw score is never below scikit-learn's probability, above it by less than 2 T * 2**-24, and never
+above 1.
 """
 
 from __future__ import annotations
@@ -53,7 +58,8 @@ def quantize(trees: Trees, link: Link) -> Quantized:
     base = float(np.clip(trees.base, -CLIP, CLIP))
     if link == "identity":
         exponent = BUDGET_BITS
-        q = np.minimum(np.rint(np.ldexp(leaf, exponent)), BUDGET // trees.n_trees)
+        q = np.minimum(np.ceil(np.ldexp(leaf, exponent)), BUDGET // trees.n_trees)
+        base = float(np.ldexp(BUDGET % trees.n_trees, -exponent))
     else:
         exponent = _finest(leaf, base, trees.roots)
         q = np.rint(np.ldexp(leaf, exponent))
