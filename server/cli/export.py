@@ -78,9 +78,7 @@ def _tree_count(
 @click.option(
     "--default-decision", default="approve", show_default=True, help="Below all thresholds."
 )
-@click.option(
-    "--prior", type=float, help="Prevalence at serving, if not that of the training rows."
-)
+@click.option("--prior", type=float, help="Prevalence at serving, if not the training rows'.")
 @click.option(
     "--defaults",
     type=FILE,
@@ -126,7 +124,7 @@ def export(
     models that you trust. Bundles themselves hold no code.
     """
     from server.bundle import check_vacant
-    from server.bundle.render import print_report
+    from server.bundle.render import print_report, stdout_console
     from server.export import ExportOptions, export_model
     from server.export.frame import feature_names, fingerprint, take_column
     from server.export.options import read_feature_options
@@ -170,10 +168,7 @@ def export(
             ),
             step=progress.step,
         )
-    from rich.console import Console
-
-    console = Console()
-    print_report(console, report.quantization)
+    print_report(stdout_console(), report.quantization)
     click.echo(f"{report.path}: written, SHA-256 {report.sha256.hex()}")
 
 
