@@ -34,32 +34,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from server.demo.columns import (
+    DELAY_DAYS,
+    FEATURES,
+    HISTORY_DAYS,
+    NEEDED_COLUMNS,
+    WINDOWS_DAYS,
+)
 from server.errors import InputError
 
-WINDOWS_DAYS = (1, 7, 30)
-DELAY_DAYS = 7  # until a fraud is known
-HISTORY_DAYS = DELAY_DAYS + max(WINDOWS_DAYS)  # rows this far from the first one have whole windows
 LAST_NIGHT_HOUR = 6
 DAY_S = 86_400
-
-CUSTOMER_COLUMNS = tuple(
-    f"CUSTOMER_ID_{what}_{days}DAY_WINDOW"
-    for days in WINDOWS_DAYS
-    for what in ("NB_TX", "AVG_AMOUNT")
-)
-TERMINAL_COLUMNS = tuple(
-    f"TERMINAL_ID_{what}_{days}DAY_WINDOW" for days in WINDOWS_DAYS for what in ("NB_TX", "RISK")
-)
-FEATURES = (
-    "TX_AMOUNT",
-    "TX_DURING_WEEKEND",
-    "TX_DURING_NIGHT",
-    *CUSTOMER_COLUMNS,
-    *TERMINAL_COLUMNS,
-)
-
-# The raw columns that the features are made of.
-NEEDED_COLUMNS = ("TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -71,14 +56,14 @@ def compute_features(transactions: pd.DataFrame, *, as_published: bool) -> pd.Da
     Parameters
     ----------
     transactions : pandas.DataFrame
-        With `NEEDED_COLUMNS`, in any order of rows, without missing values.
+        With `columns.NEEDED_COLUMNS`, in any order of rows, without missing values.
     as_published : bool
         Whether the customer's windows include the transaction itself.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `FEATURES` in that order, float32, with the index of `transactions`.
+        The columns of `columns.FEATURES` in that order, float32, with the index of `transactions`.
 
     Raises
     ------

@@ -23,12 +23,11 @@ seeds give equal transactions as long as numpy keeps its streams.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from server.demo.sizes import Size
 from server.errors import InputError
 
 DAY_S = 86_400
@@ -43,54 +42,11 @@ CUSTOMERS_A_DAY, CUSTOMER_DAYS = 3, 14  # scenario 3
 CUSTOMER_SHARE = 3  # one in so many of a compromised customer's transactions is fraud
 CUSTOMER_FACTOR = 5.0
 
-RAW_COLUMNS = (
-    "TRANSACTION_ID",
-    "TX_DATETIME",
-    "CUSTOMER_ID",
-    "TERMINAL_ID",
-    "TX_AMOUNT",
-    "TX_TIME_SECONDS",
-    "TX_TIME_DAYS",
-    "TX_FRAUD",
-    "TX_FRAUD_SCENARIO",
-)
-
 # Rows of the customer x terminal distance matrix that are held at a time.
 _BLOCK = 256
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much to simulate. The defaults are those of the published data set.
-
-    Attributes
-    ----------
-    n_customers, n_terminals : int
-        At least 1 each.
-    n_days : int
-        Days from `start_date` on, at least 2 (frauds begin on each day but the last).
-    start_date : str
-        ISO date of the first day.
-    radius : float
-        How far a customer goes to a terminal, in units of the 100 x 100 grid.
-    """
-
-    n_customers: int = 5_000
-    n_terminals: int = 10_000
-    n_days: int = 183
-    start_date: str = "2018-04-01"
-    radius: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("n_customers", 1), ("n_terminals", 1), ("n_days", 2)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name} is {value}; give at least {least}")
-        if not self.radius > 0:
-            raise InputError(f"radius is {self.radius}; give a number above 0")
 
 
 def simulate(size: Size | None = None, *, seed: int = 0) -> pd.DataFrame:
@@ -106,8 +62,8 @@ def simulate(size: Size | None = None, *, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The columns of `RAW_COLUMNS`, in the published types, ordered by time. TRANSACTION_ID
-        counts from 0 in that order.
+        The columns of `columns.RAW_COLUMNS`, in the published types, ordered by time.
+        TRANSACTION_ID counts from 0 in that order.
 
     Raises
     ------

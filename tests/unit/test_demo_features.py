@@ -11,13 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.demo.features import (
-    FEATURES,
-    HISTORY_DAYS,
-    NEEDED_COLUMNS,
-    compute_features,
-)
-from server.demo.simulator import Size, simulate
+from server.demo.columns import FEATURES, HISTORY_DAYS, NEEDED_COLUMNS
+from server.demo.features import compute_features
+from server.demo.simulator import simulate
+from server.demo.sizes import Size
 from server.errors import InputError
 
 DAY = pd.Timedelta(days=1)

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from scipy import integrate, stats
 
-from server.demo.simulator import RAW_COLUMNS, Size, simulate
+from server.demo.columns import RAW_COLUMNS
+from server.demo.simulator import simulate
+from server.demo.sizes import Size
 from server.errors import InputError
 
 Law = Callable[[], tuple[float, float]]  # mean and standard deviation

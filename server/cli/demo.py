@@ -1,0 +1,92 @@
+"""`scoregate demo`: train, export, serve and replay, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--data",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Transactions to use instead of simulated ones (.parquet or .csv): raw columns, or the "
+    "handbook's 15 features with TX_DATETIME, CUSTOMER_ID and TX_FRAUD.",
+)
+@click.option(
+    "--seconds",
+    envvar="DEMO_SECONDS",
+    show_envvar=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="End by itself after so many seconds of replaying; else Ctrl-C ends.",
+)
+@click.option(
+    "--rate",
+    default=500.0,
+    show_default=True,
+    metavar="CALLS_PER_S",
+    type=click.FloatRange(min=0.1, max=100_000),
+    help="Calls a second. The client is Python: beyond some thousands it is the limit.",
+)
+@click.option(
+    "--directory",
+    default="var/demo",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the model, the bundle and the logs are kept.",
+)
+@click.option("--fresh", is_flag=True, help="Make everything anew.")
+@click.option(
+    "--customers",
+    default=5_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many to simulate.",
+)
+@click.option(
+    "--terminals",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many to simulate.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--free-ports",
+    is_flag=True,
+    help="Take any free ports, instead of 50051, 50052 and 9464 where those are free.",
+)
+def demo(
+    data: Path | None,
+    seconds: float | None,
+    rate: float,
+    directory: Path,
+    fresh: bool,
+    customers: int,
+    terminals: int,
+    seed: int,
+    free_ports: bool,
+) -> None:
+    """Walk the whole road on card transactions.
+
+    Simulates (or reads) transactions, trains a gradient boosting on one week of them, exports it
+    as a quantized bundle, serves it, and replays a later week through the fast door with an
+    ordinary gRPC client, while a summary shows calls, latency, decisions and fraud. A second run
+    starts in seconds.
+    """
+    # Imported here: `demo --help` must not wait for rich and numpy.
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from server.demo.run import DemoOptions, run
+    from server.demo.sizes import DEMO_SIZE
+
+    size = replace(DEMO_SIZE, n_customers=customers, n_terminals=terminals)
+    options = DemoOptions(data, size, seed, directory, seconds, rate, fresh, free_ports)
+    # A pipe has no width: lines there are as long as they need to be.
+    console = Console()
+    run(options, console if console.is_terminal else Console(width=120))

@@ -1,0 +1,209 @@
+"""The demo from end to end: transactions, model, bundle, server, replay."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from server.demo.artifacts import MODEL, Artifacts, State, fingerprint
+from server.demo.processes import ReplayProcess, ServerProcess, choose_ports
+from server.demo.report import Steps, Summary
+from server.demo.sizes import Size
+from server.errors import StartError
+
+if TYPE_CHECKING:
+    from server.export import ExportReport
+
+REFRESH_S = 0.25
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What a user can choose; the command line's options have the same names.
+
+    Attributes
+    ----------
+    data : Path or None
+        A file of transactions; None simulates.
+    size : Size
+        What to simulate.
+    seed : int
+        Of the simulation and of the training.
+    directory : Path
+        Where artifacts and logs are kept.
+    seconds : float or None
+        How long to replay; None: until a signal.
+    rate : float
+        Calls a second.
+    fresh : bool
+        Whether to make everything anew.
+    free_ports : bool
+        Whether to take any free ports, instead of the usual ones where those are free.
+    """
+
+    data: Path | None
+    size: Size
+    seed: int
+    directory: Path
+    seconds: float | None
+    rate: float
+    fresh: bool
+    free_ports: bool
+
+
+def run(options: DemoOptions, console: Console) -> None:
+    """Run the demo; return after a signal, or after `options.seconds`.
+
+    Raises
+    ------
+    InputError
+        The data or the directory cannot be used.
+    StartError
+        The server does not start, or ends by itself.
+    """
+    steps = Steps(console)
+    artifacts = Artifacts(options.directory)
+    with artifacts.lock():
+        state = _prepare(options, artifacts, steps)
+        with _stopping() as stop:
+            _serve_and_replay(options, artifacts, state, steps, console, stop)
+
+
+def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
+    """Make the artifacts, or find those of an earlier run."""
+    wanted = fingerprint(options.data, options.size, options.seed)
+    kept = None if options.fresh else artifacts.find(wanted)
+    if kept is not None:
+        steps.say(
+            f"Model, bundle and test week are those of an earlier run ({options.directory}; "
+            "--fresh makes them anew)"
+        )
+        return kept
+    # pandas, scikit-learn and onnx are needed only here: a second run starts without them.
+    with steps.step("Loading pandas and scikit-learn"):
+        from server.demo.dataset import make_dataset, replay_rows
+        from server.demo.training import train_and_export
+    what = f"Reading {options.data}" if options.data else "Simulating transactions"
+    with steps.step(f"{what}, computing features"):
+        dataset = make_dataset(options.data, options.size, options.seed)
+    artifacts.clear()
+    version = f"demo-{wanted[:8]}"
+    with steps.step("Training and exporting") as detail:
+        report, quality = train_and_export(
+            dataset,
+            out=artifacts.bundle(version),
+            model_file=artifacts.model_file,
+            seed=options.seed,
+            step=detail,
+        )
+        replay_rows(dataset.test).save(artifacts.rows)
+    state = State(
+        fingerprint=wanted,
+        version=version,
+        origin=dataset.origin,
+        n_train=len(dataset.train),
+        n_test=len(dataset.test),
+        test_quality=quality,
+    )
+    artifacts.keep(state)
+    _show_export(report, steps)
+    return state
+
+
+def _show_export(report: ExportReport, steps: Steps) -> None:
+    """Print what the export cost, on the validation part."""
+    found = report.quantization
+    before, after = found.quality_before, found.quality_after
+    sizes, times = found.sizes, found.times
+    kilobytes = (sizes.pickled_bytes, sizes.onnx_file_bytes, sizes.engine_resident_bytes)
+    shown = [f"{n / 1000:,.0f} kB" if n is not None else "-" for n in kilobytes]
+    micros = (times.sklearn_us, times.onnxruntime_us, times.native_us)
+    spent = [f"{us:,.1f} µs" if us is not None else "-" for us in micros]
+    flips = sum(flip.flips for flip in found.flips)
+    cuts = ", ".join(f"{t.name} from {t.score:.4f}" for t in report.manifest.thresholds)
+    steps.say(f"Bundle {report.path} ({found.engine} engine), thresholds {cuts}")
+    steps.say(f"  size      scikit-learn {shown[0]}, model.onnx {shown[1]}, in memory {shown[2]}")
+    steps.say(f"  one row   scikit-learn {spent[0]}, onnxruntime {spent[1]}, native {spent[2]}")
+    steps.say(
+        f"  quality   AUC {_number(before.auc)} -> {_number(after.auc)}, average precision "
+        f"{_number(before.average_precision)} -> {_number(after.average_precision)}"
+    )
+    steps.say(
+        f"  scores    differ by at most {found.max_abs_delta_p:.1e}, {flips} of {found.n_rows:,} "
+        "decisions differ"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _serve_and_replay(
+    options: DemoOptions,
+    artifacts: Artifacts,
+    state: State,
+    steps: Steps,
+    console: Console,
+    stop: threading.Event,
+) -> None:
+    """Start both processes, show the summary until the end, and end them in order."""
+    figures = "".join(
+        f", {name.replace('_', ' ')} {value:.3f}" for name, value in state.test_quality.items()
+    )
+    steps.say(f"Transactions: {state.origin}")
+    steps.say(f"Trained on {state.n_train:,}; {state.n_test:,} to replay{figures}")
+    ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
+    model = f"{MODEL}@{state.version}"
+    server = ServerProcess(options.directory, artifacts.repository, model, ports)
+    try:
+        steps.say(
+            f"Server ready in {server.ready_s:.2f} s, {server.resident_bytes / 1e6:.0f} MB resident"
+        )
+        replay = ReplayProcess(
+            server.addresses["fast"], artifacts.rows, options.rate, options.directory
+        )
+        title = f"Scoregate demo: {model}, {options.rate:g} calls a second offered"
+        summary = Summary(console, title, server.addresses)
+        try:
+            with summary:
+                while not stop.wait(REFRESH_S):
+                    server.check()
+                    replay.check()
+                    summary.update(replay.state)
+                    elapsed = replay.state.get("elapsed_s", 0.0)
+                    if options.seconds is not None and elapsed >= options.seconds:
+                        break
+        finally:
+            final = replay.end()
+        server.check()
+        if final:
+            summary.finish(final)
+    finally:
+        code = server.end()
+    if code != 0:
+        raise StartError(f"the server did not end cleanly: exit code {code}")
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Turn Ctrl-C, SIGTERM and a closed terminal into an event, for a while."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

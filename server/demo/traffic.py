@@ -1,0 +1,137 @@
+"""The transactions that the demo replays, and how each becomes a request.
+
+Most requests are dense: all features of the layout, in its order, beside its fingerprint. A share
+is named instead, as a caller without the layout would write. And a share of both comes without
+the terminal's features, as if the caller's own look-up had timed out: the server falls back to
+the schema's defaults, says so in the answer, and counts it. Which row is which is drawn once from
+a fixed seed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from server.demo.columns import TERMINAL_COLUMNS
+from server.errors import InputError
+from server.pb.scoregate.v1 import scoring_pb2 as pb
+
+NAMED_SHARE = 0.05
+INCOMPLETE_SHARE = 0.01
+MIX_SEED = 20180401
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Transactions to replay, in the order of time.
+
+    Attributes
+    ----------
+    names : str [n_features]
+    features : float32 [n_rows, n_features]
+    fraud : bool [n_rows]
+    transaction, customer, terminal : str [n_rows]
+        Ids. `terminal` is empty where the data has none.
+    event_time_ms : int64 [n_rows]
+        Milliseconds since the Unix epoch.
+    """
+
+    names: npt.NDArray[np.str_]
+    features: npt.NDArray[np.float32]
+    fraud: npt.NDArray[np.bool_]
+    transaction: npt.NDArray[np.str_]
+    customer: npt.NDArray[np.str_]
+    terminal: npt.NDArray[np.str_]
+    event_time_ms: npt.NDArray[np.int64]
+
+    def save(self, path: Path) -> None:
+        """Write the rows to a .npz file, aside and renamed."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("wb") as file:
+            np.savez(file, **vars(self))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Rows:
+        """Read what `save` wrote; nothing in the file is executed."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {error}; run with --fresh") from None
+
+
+class Traffic:
+    """Turns rows into serialized requests for one layout.
+
+    Parameters
+    ----------
+    rows : Rows
+    columns : sequence of (str, str)
+        The layout: names and types ("numeric", "boolean") in order.
+    layout : int
+        Its fingerprint.
+
+    Raises
+    ------
+    InputError
+        When the layout has a column that the rows lack.
+    """
+
+    def __init__(self, rows: Rows, columns: Sequence[tuple[str, str]], layout: int) -> None:
+        place = {str(name): index for index, name in enumerate(rows.names)}
+        missing = [name for name, _ in columns if name not in place]
+        if missing:
+            raise InputError(f"the model wants features that the rows lack: {', '.join(missing)}")
+        self.rows = rows
+        self.n_rows = len(rows.fraud)
+        self._columns = list(columns)
+        self._layout = layout
+        order = [place[name] for name, _ in columns]
+        self._values = np.ascontiguousarray(rows.features[:, order])
+        rng = np.random.default_rng(MIX_SEED)
+        self.is_named = rng.random(self.n_rows) < NAMED_SHARE
+        self.is_incomplete = rng.random(self.n_rows) < INCOMPLETE_SHARE
+        withheld = np.array([name in TERMINAL_COLUMNS for name, _ in columns])
+        self._values[np.ix_(self.is_incomplete, withheld)] = np.nan
+
+    def request(self, row: int, turn: int) -> bytes:
+        """Return one serialized ScoreRequest.
+
+        Parameters
+        ----------
+        row : int
+            Below `n_rows`.
+        turn : int
+            How many times all rows were sent before; part of the request id, as every decision
+            has an id of its own.
+        """
+        rows = self.rows
+        message = pb.ScoreRequest(
+            request_id=f"{rows.transaction[row]}-{turn}",
+            event_time_ms=int(rows.event_time_ms[row]),
+            entities=[pb.Entity(role="payer", type="customer", id=str(rows.customer[row]))],
+        )
+        if rows.terminal[row]:
+            terminal = str(rows.terminal[row])
+            message.entities.append(pb.Entity(role="payee", type="terminal", id=terminal))
+        values = self._values[row]
+        if not self.is_named[row]:
+            message.dense.layout = self._layout
+            message.dense.values.extend(values.tolist())
+            return message.SerializeToString()
+        for (name, kind), value in zip(self._columns, values.tolist(), strict=True):
+            if value != value:  # NaN: what is not known is left out
+                continue
+            if kind == "boolean":
+                message.named.values[name].flag = value != 0
+            else:
+                message.named.values[name].number = value
+        return message.SerializeToString()
