@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from typing import Self
 
 from typing_extensions import disjoint_base
 
@@ -9,7 +10,7 @@ __all__ = ["FeatureSpec", "Gather", "Schema", "layout_fingerprint"]
 
 @disjoint_base
 class Schema:
-    def __init__(self, specs: Iterable[FeatureSpec]) -> None: ...
+    def __new__(cls, specs: Iterable[FeatureSpec]) -> Self: ...
     @property
     def specs(self) -> tuple[FeatureSpec, ...]: ...
     @property
@@ -23,7 +24,7 @@ class Schema:
 
 @disjoint_base
 class Gather:
-    def __init__(self, schema: Schema, columns: Iterable[tuple[str, str]]) -> None: ...
+    def __new__(cls, schema: Schema, columns: Iterable[tuple[str, str]]) -> Self: ...
     @property
     def schema(self) -> Schema: ...
     @property

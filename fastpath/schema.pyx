@@ -140,12 +140,11 @@ cdef class Schema:
         The specs contradict themselves; the message names the feature.
     """
 
-    def __init__(self, specs):
+    # Not __init__: it could run twice, or never, and the tables would change or lack.
+    def __cinit__(self, specs):
         cdef tuple checked = tuple(specs)
         cdef Py_ssize_t n = len(checked)
         cdef Py_ssize_t j
-        if self.table.features is not NULL:
-            raise SchemaError("a compiled schema is immutable; make a new one")
         check_specs(checked)
         self.specs = checked
         names = tuple(spec.name.encode() for spec in checked)
@@ -255,10 +254,8 @@ cdef class Gather:
         inconsistent. The message names the feature.
     """
 
-    def __init__(self, Schema schema not None, columns):
+    def __cinit__(self, Schema schema not None, columns):
         cdef Py_ssize_t j
-        if self.column is not NULL:
-            raise SchemaError("a compiled gather is immutable; make a new one")
         layout = tuple((name, kind) for name, kind in columns)
         check_columns(layout)
         self.schema = schema
