@@ -7,6 +7,7 @@ writing do not.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from server.bundle.manifest import FORMAT, Manifest
@@ -33,7 +34,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import the loader when it is asked for."""
     if name in {"LoadedModel", "load_model"}:
-        from server.bundle import load
-
-        return getattr(load, name)
+        return getattr(importlib.import_module("server.bundle.load"), name)
     raise AttributeError(name)

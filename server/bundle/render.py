@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +16,12 @@ from server.bundle.report import PruningReport, QuantizationReport
 from server.bundle.schema import SchemaFile
 
 NONE = "–"
+PIPE_COLUMNS = 120
+
+
+def stdout_console() -> Console:
+    """Return a console on standard output; a file or pipe gets lines of 120 columns."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def format_bytes(n: int | None) -> str:
@@ -41,10 +48,17 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_header=any(columns),
+    )
     for index, column in enumerate(columns):
-        # Names left, figures right.
-        table.add_column(Text(column), justify="left" if index == 0 else "right", overflow="fold")
+        # Names left, figures right; a list of pairs without headings is text.
+        text = index == 0 or not any(columns)
+        table.add_column(Text(column), justify="left" if text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -27,11 +27,10 @@ def inspect(bundle: Path, as_json: bool, verify: bool) -> None:
     import hashlib
 
     import msgspec
-    from rich.console import Console
 
     from server.bundle.manifest import MANIFEST, SCHEMA, encode
     from server.bundle.reader import file_states, read_manifest
-    from server.bundle.render import format_bytes, print_bundle
+    from server.bundle.render import format_bytes, print_bundle, stdout_console
     from server.bundle.schema import decode_schema
 
     manifest, raw = read_manifest(bundle)
@@ -61,7 +60,7 @@ def inspect(bundle: Path, as_json: bool, verify: bool) -> None:
         }
         click.echo(encode(msgspec.to_builtins(answer)), nl=False)
     else:
-        outputs = manifest.outputs
+        outputs, training = manifest.outputs, manifest.training
         header = [
             ("path", str(bundle)),
             ("format", manifest.format),
@@ -71,15 +70,12 @@ def inspect(bundle: Path, as_json: bool, verify: bool) -> None:
             ("link", f"{outputs.link}, log-odds shift {outputs.prior_log_odds_shift:g}"),
             ("classes", f"{outputs.classes[0]} / {outputs.classes[1]} (positive)"),
             ("routing entity", manifest.routing_entity or "none"),
-            (
-                "trained on",
-                f"{manifest.training.n_rows:,} rows, {manifest.training.n_positive:,} +",
-            ),
-            ("training data", manifest.training.fingerprint),
+            ("trained on", f"{training.n_rows:,} rows, {training.n_positive:,} positive"),
+            ("training data", training.fingerprint),
             ("made with", ", ".join(f"{k} {v}" for k, v in manifest.library_versions.items())),
             *engine,
         ]
-        print_bundle(Console(), manifest, schema, states, header)
+        print_bundle(stdout_console(), manifest, schema, states, header)
     if trouble is not None:
         if as_json:
             sys.exit(2)
