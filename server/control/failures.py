@@ -34,6 +34,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     fastpath_errors.SchemaError: Code.FAILED_PRECONDITION,
     fastpath_errors.PlanError: Code.FAILED_PRECONDITION,
     fastpath_errors.RoutingError: Code.INVALID_ARGUMENT,
+    fastpath_errors.RequestError: Code.INVALID_ARGUMENT,
     fastpath_errors.RuntimeLibraryError: Code.FAILED_PRECONDITION,
     fastpath_errors.ListenError: Code.UNAVAILABLE,
     fastpath_errors.LoopError: Code.UNAVAILABLE,
