@@ -1,12 +1,13 @@
 """Tree ensembles: arrays in, raw scores out.
 
-Rules: the constructor checks everything and packs the trees once (`forest_layout.py`, which says how
-a hostile forest ends); scoring runs the kernels of `forest_kernels.h` on the packed arrays: without
-the GIL, without allocating, its scratch memory on the stack, every row by itself. The raw score is the sum
-of one leaf per tree, plus the base: in whole multiples of a power of two where the leaves allow it, and
-then bit-identical to ONNX Runtime's TreeEnsembleRegressor (one target, SUM, post_transform NONE)
-whatever the order of additions. Leaves on no such grid are added as float32 in tree order; that ONNX
-Runtime adds in the same order is likely, but nothing promises it.
+Rules: the constructor checks everything (`forest_trees.py`: a hostile forest ends with an error)
+and packs the trees once (`forest_layout.py`); scoring runs the kernels of `forest_kernels.h` on
+the packed arrays: without the GIL, without allocating, its scratch memory on the stack, every row
+by itself. The raw score is the sum of one leaf per tree, plus the base: in whole multiples of a
+power of two where the leaves allow it, and then bit-identical to ONNX Runtime's
+TreeEnsembleRegressor (one target, SUM, post_transform NONE) whatever the order of additions.
+Leaves on no such grid are added as float32 in tree order; that ONNX Runtime adds in the same
+order is likely, but nothing promises it.
 
 It does not know links, probabilities or classes.
 """
@@ -14,7 +15,7 @@ It does not know links, probabilities or classes.
 import numpy as np
 
 from fastpath.errors import ModelError
-from fastpath import forest_layout
+from fastpath import forest_layout, forest_trees
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uintptr_t
 from libc.string cimport memset
@@ -30,7 +31,6 @@ cdef extern from "forest_kernels.h" nogil:
         FOREST_MAX_SLOTS
         FOREST_NO_SLOT
         FOREST_MAX_COPIES
-        FOREST_COPY_BITS
         FOREST_MIN_DEPTH
         FOREST_MAX_DEPTH
         FOREST_LANES
@@ -45,10 +45,13 @@ cdef extern from "forest_kernels.h" nogil:
         int32_t n_trees
         const uint8_t* slot
         const uint8_t* cut
+        const int32_t* key
         const void* leaf
     ctypedef struct forest_t:
         int32_t exact
         int32_t wide
+        int32_t ranked
+        int32_t copy_bits
         float scale
         float base
         int32_t n_searches
@@ -77,8 +80,7 @@ if (
     or forest_layout.LANES != FOREST_LANES
     or forest_layout.MIN_HEAP_DEPTH != FOREST_MIN_DEPTH
     or forest_layout.MAX_HEAP_DEPTH != FOREST_MAX_DEPTH
-    or 2 * forest_layout.MAX_FEATURES != FOREST_MAX_COPIES
-    or 1 << FOREST_COPY_BITS != FOREST_MAX_COPIES
+    or 2 * forest_trees.MAX_FEATURES != FOREST_MAX_COPIES
 ):
     raise ImportError("forest_layout.py and forest_kernels.h disagree; rebuild the extensions")
 
@@ -124,9 +126,9 @@ def flat_array(name, values, dtype, n=None):
 cdef class Forest(Model):
     """A compiled tree ensemble.
 
-    N nodes in T trees. At an inner node, `x[feature] <= threshold` goes to `true_child`, and NaN goes
-    there where `missing_true` says so. A node whose feature is -1 is a leaf and
-    adds `leaf`; its other values are not looked at.
+    N nodes in T trees. At an inner node, `x[feature] <= threshold` goes to `true_child`, and NaN
+    goes there where `missing_true` says so. A node whose feature is -1 is a leaf and adds `leaf`;
+    its other values are not looked at.
 
     Parameters
     ----------
@@ -187,16 +189,16 @@ cdef class Forest(Model):
     ):
         if self.packed is not None:
             raise ModelError("a Forest is immutable; make a new one")
-        if not 1 <= n_features <= forest_layout.MAX_FEATURES:
+        if not 1 <= n_features <= forest_trees.MAX_FEATURES:
             raise ModelError(
-                f"{n_features} features; 1 to {forest_layout.MAX_FEATURES} are supported"
+                f"{n_features} features; 1 to {forest_trees.MAX_FEATURES} are supported"
             )
         base32 = float(np.float32(base))
         if base32 != base or not np.isfinite(base32):
             raise ModelError(f"the base {base!r} is not a finite float32 value; round it first")
         feature = flat_array("feature", feature, np.int32)
         n = len(feature)
-        trees = forest_layout.Trees(
+        trees = forest_trees.Trees(
             n_features=int(n_features),
             roots=flat_array("roots", roots, np.int32),
             feature=feature,
@@ -207,15 +209,15 @@ cdef class Forest(Model):
             leaf=flat_array("leaf", leaf, np.float32, n),
             base=base32,
         )
-        if not 1 <= len(trees.roots) <= forest_layout.MAX_TREES:
+        if not 1 <= len(trees.roots) <= forest_trees.MAX_TREES:
             raise ModelError(
-                f"{len(trees.roots)} trees; 1 to {forest_layout.MAX_TREES} are supported"
+                f"{len(trees.roots)} trees; 1 to {forest_trees.MAX_TREES} are supported"
             )
-        if n > forest_layout.MAX_NODES:
-            raise ModelError(f"{n} nodes; at most {forest_layout.MAX_NODES} are supported")
+        if n > forest_trees.MAX_NODES:
+            raise ModelError(f"{n} nodes; at most {forest_trees.MAX_NODES} are supported")
         self.isa = choose_isa(isa)
-        traced = forest_layout.trace(trees)
-        self.thresholds = forest_layout.thresholds_by_feature(trees)
+        traced = forest_trees.trace(trees)
+        self.thresholds = forest_trees.thresholds_by_feature(trees)
         packed = forest_layout.pack(trees, traced, self.thresholds)
         self.n_trees = len(trees.roots)
         self.n_nodes = n
@@ -237,6 +239,8 @@ cdef class Forest(Model):
         self.packed = packed
         self.forest.exact = packed.exact
         self.forest.wide = packed.wide
+        self.forest.ranked = packed.ranked
+        self.forest.copy_bits = packed.copy_bits
         self.forest.scale = packed.scale
         self.forest.base = packed.base
         self.forest.n_searches = <int32_t> len(packed.searches)
@@ -254,7 +258,10 @@ cdef class Forest(Model):
             target.depth = heaps.depth
             target.n_trees = heaps.n_trees
             target.slot = <const uint8_t*> address(heaps.slot)
-            target.cut = <const uint8_t*> address(heaps.cut)
+            if packed.ranked:
+                target.cut = <const uint8_t*> address(heaps.cut)
+            else:
+                target.key = <const int32_t*> address(heaps.cut)
             target.leaf = address(heaps.leaf)
         return 0
 

@@ -14,16 +14,19 @@
  *           is below nothing either; its bin is then replaced: 255 goes to the false child at
  *           every node, 0 to the true child. A feature whose nodes send NaN both ways has two
  *           slots, which share one search.
- *   heaps   Shallow trees are perfect: node i (from 1) has the children 2i (true) and 2i + 1 (false);
- *           a leaf above the last level is repeated below. The baseline walks them without
+ *   heaps   Shallow trees are perfect: node i (from 1) has the children 2i (true) and 2i + 1
+ *           (false); a leaf above the last level is repeated below. The baseline walks them without
  *           branches, eight at a time. AVX-512 looks at all (up to 63) nodes of the upper six
  *           levels at once: one byte permutation fetches the bins of 64 nodes, one comparison
  *           makes their 64 answers, and eight trees then walk their answers in the eight lanes
  *           of a register.
- *   nodes   Deep trees are in pre-order, 8 bytes a node: the float32 threshold itself (with tens
- *           of thousands of distinct thresholds a feature, a search costs more than it saves)
- *           and slot | offset of the false child. A leaf has offset 0 and holds its value: a walk
- *           that reached it stays there, so that eight trees can walk in step.
+ *   keys    With thousands of distinct thresholds a feature, ranking a value costs more than it
+ *           saves. Such forests compare keys instead: the bits of a float32, made to order
+ *           as int32 (-0.0 is 0.0; a NaN is INT32_MAX where it goes to the false child, INT32_MIN
+ *           where it goes to the true child). A row's keys are its `copies`.
+ *   nodes   Deep trees are in pre-order, 8 bytes a node: the threshold's key, and copy | offset of
+ *           the false child. A leaf holds its value, offset 0, and a copy that is INT32_MAX, above
+ *           every value: a walk that reached it stays there, so eight trees can walk in step.
  *   leaves  Integers in units of `scale`; the sum is exact, whatever the order. Where the leaves
  *           are on no common grid (exact == 0) they are float32, all trees are in `nodes`, and
  *           the sum is taken in tree order.
@@ -37,12 +40,11 @@
 
 #define FOREST_MAX_SLOTS 256        /* a slot of the heaps is one byte */
 #define FOREST_NO_SLOT 256          /* where a search without a second slot writes */
-#define FOREST_MAX_COPIES 2048      /* 11 bits of forest_node_t.link: MAX_FEATURES, twice */
-#define FOREST_COPY_BITS 11
+#define FOREST_MAX_COPIES 2048      /* MAX_FEATURES, twice */
 #define FOREST_MIN_DEPTH 3          /* a heap has at least 8 bytes */
 #define FOREST_MAX_DEPTH 8
 #define FOREST_N_DEPTHS (FOREST_MAX_DEPTH - FOREST_MIN_DEPTH + 1)
-#define FOREST_LANES 8              /* trees that walk together; every list of trees is padded to it */
+#define FOREST_LANES 8              /* trees that walk together; lists of trees are padded to it */
 
 enum { FOREST_BASELINE = 0, FOREST_AVX2 = 1, FOREST_AVX512 = 2 };
 
@@ -56,10 +58,10 @@ typedef struct {
     uint16_t reserved;
 } forest_search_t;
 
-/* One value that the deep trees read: a feature, and what stands for its NaN. */
+/* One key of a row: a feature, and where its NaN goes. */
 typedef struct {
     uint16_t feature;
-    uint16_t nan_low;               /* 1: NaN becomes -inf (true child), 0: it stays (false child) */
+    uint16_t nan_low;               /* 1: to the true child, 0: to the false child */
 } forest_copy_t;
 
 /* Perfect heaps of one depth. The arrays hold n_trees * 2^depth entries, tree by tree. */
@@ -67,25 +69,28 @@ typedef struct {
     int32_t depth;                  /* FOREST_MIN_DEPTH .. FOREST_MAX_DEPTH */
     int32_t n_trees;                /* a multiple of FOREST_LANES */
     const uint8_t *slot;            /* entry 0 of a tree is unused */
-    const uint8_t *cut;             /* bin > cut: false child */
+    const uint8_t *cut;             /* bin > cut: false child; NULL where keys are compared */
+    const int32_t *key;             /* key > key: false child; NULL where bins are compared */
     const void *leaf;               /* int16_t or int32_t units */
 } forest_heaps_t;
 
 typedef struct {
-    uint32_t bits;                  /* float threshold; of a leaf: int32 units, or a float */
-    uint32_t link;                  /* copy | (offset of the false child << 11); offset 0: a leaf */
+    int32_t key;                    /* of the threshold; of a leaf: units, or a float's bits */
+    uint32_t link;                  /* copy | (offset of the false child << copy_bits) */
 } forest_node_t;
 
 /* Everything is owned by whoever filled it in (the Forest), and immutable. */
 typedef struct {
     int32_t exact;                  /* leaves are integers */
     int32_t wide;                   /* leaves of the heaps are int32_t, else int16_t */
+    int32_t ranked;                 /* the heaps compare bins, else keys */
+    int32_t copy_bits;              /* of forest_node_t.link */
     float scale;                    /* one unit: a power of two */
     float base;                     /* added last */
     int32_t n_searches;
-    int32_t n_slots;
+    int32_t n_slots;                /* of the heaps: bins, or keys */
     int32_t n_heaps;
-    int32_t n_copies;
+    int32_t n_copies;               /* copy n_copies is the one of the leaves */
     int32_t n_roots;                /* a multiple of FOREST_LANES */
     const forest_search_t *searches;
     const float *thresholds;        /* aligned to 64 bytes */
@@ -103,7 +108,7 @@ typedef int32_t (*forest_score_fn)(
 
 /* ------------------------------------------------------------------ shared */
 
-FOREST_INLINE float forest_float(uint32_t bits) {
+FOREST_INLINE float forest_float(int32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
@@ -117,71 +122,102 @@ FOREST_INLINE void forest_store_bin(
     bins[search->second] = is_nan ? search->nan_second : (uint8_t) bin;
 }
 
-FOREST_INLINE int32_t forest_leaf(const void *leaf, uint32_t index, const int wide) {
+/* Ordered as its float is. Adding 0.0f makes a -0.0 a 0.0; the sign is then folded. */
+FOREST_INLINE int32_t forest_key(float x, int nan_low) {
+    const float positive_zero = x + 0.0f;
+    const int32_t nan = nan_low ? INT32_MIN : INT32_MAX;
+    int32_t bits;
+    memcpy(&bits, &positive_zero, sizeof bits);
+    return x != x ? nan : bits ^ ((bits >> 31) & INT32_MAX);
+}
+
+FOREST_INLINE void forest_keys(const forest_t *forest, const float *row, int32_t *keys) {
+    const int32_t n = forest->n_copies;
+    for (int32_t i = 0; i < n; i++)
+        keys[i] = forest_key(row[forest->copies[i].feature], forest->copies[i].nan_low);
+    keys[n] = INT32_MAX;
+}
+
+FOREST_INLINE int32_t forest_leaf(const void *leaf, size_t index, const int wide) {
     return wide ? ((const int32_t *) leaf)[index] : ((const int16_t *) leaf)[index];
 }
 
-/* Levels `from` .. depth - 1 of eight neighbouring trees, and the sum of their leaves. */
+/* Levels `from` .. depth - 1 of eight neighbouring trees, and the sum of their leaves. The row
+ * is its bins (`ranked`) or its keys. */
 FOREST_INLINE int32_t forest_walk_eight(
-    const forest_heaps_t *heaps, int32_t tree, const uint8_t *bins, uint32_t *at,
-    const int from, const int depth, const int wide
+    const forest_heaps_t *heaps, int32_t tree, const uint8_t *bins, const int32_t *keys,
+    uint32_t *at, const int from, const int ranked, const int depth, const int wide
 ) {
-    const uint8_t *slot = heaps->slot + ((size_t) tree << depth);
-    const uint8_t *cut = heaps->cut + ((size_t) tree << depth);
+    const size_t first = (size_t) tree << depth;
+    const uint8_t *slot = heaps->slot + first;
+    const uint8_t *cut = ranked ? heaps->cut + first : NULL;
+    const int32_t *key = ranked ? NULL : heaps->key + first;
     int32_t sum = 0;
     for (int level = from; level < depth; level++)
         for (uint32_t j = 0; j < FOREST_LANES; j++) {
             const uint32_t node = (j << depth) + at[j];
-            at[j] = 2 * at[j] + (bins[slot[node]] > cut[node]);
+            const int is_false =
+                ranked ? bins[slot[node]] > cut[node] : keys[slot[node]] > key[node];
+            at[j] = 2 * at[j] + (uint32_t) is_false;
         }
     for (uint32_t j = 0; j < FOREST_LANES; j++) {
-        /* The walk ends in [2^depth, 2^(depth+1)); leaf 0 of tree j is at j << depth. */
-        const uint32_t index = (((uint32_t) tree + j - 1) << depth) + at[j];
-        sum += forest_leaf(heaps->leaf, index, wide);
+        /* The walk ends in [2^depth, 2^(depth+1)): leaf 0 is at 2^depth. */
+        const uint32_t index = (j << depth) + at[j] - (1u << depth);
+        sum += forest_leaf(heaps->leaf, first + index, wide);
     }
     return sum;
 }
 
 FOREST_INLINE int32_t forest_walk_depth(
-    const forest_heaps_t *heaps, const uint8_t *bins, const int depth, const int wide
+    const forest_heaps_t *heaps, const uint8_t *bins, const int32_t *keys, const int ranked,
+    const int depth, const int wide
 ) {
     int32_t sum = 0;
     for (int32_t tree = 0; tree < heaps->n_trees; tree += FOREST_LANES) {
         uint32_t at[FOREST_LANES] = {1, 1, 1, 1, 1, 1, 1, 1};
-        sum += forest_walk_eight(heaps, tree, bins, at, 0, depth, wide);
+        sum += forest_walk_eight(heaps, tree, bins, keys, at, 0, ranked, depth, wide);
     }
     return sum;
 }
 
-/* The depth and the width of a leaf become constants, so that the loops unroll. */
-#define FOREST_BY_DEPTH(function, heaps, bins, wide)                                   \
-    ((heaps)->depth == 3 ? function((heaps), (bins), 3, (wide))                        \
-     : (heaps)->depth == 4 ? function((heaps), (bins), 4, (wide))                      \
-     : (heaps)->depth == 5 ? function((heaps), (bins), 5, (wide))                      \
-     : (heaps)->depth == 6 ? function((heaps), (bins), 6, (wide))                      \
-     : (heaps)->depth == 7 ? function((heaps), (bins), 7, (wide))                      \
-                           : function((heaps), (bins), 8, (wide)))
+/* The depth becomes a constant, so that the loops unroll. */
+#define FOREST_BY_DEPTH(function, depth, ...)                                               \
+    ((depth) == 3 ? function(__VA_ARGS__, 3, wide)                                           \
+     : (depth) == 4 ? function(__VA_ARGS__, 4, wide)                                         \
+     : (depth) == 5 ? function(__VA_ARGS__, 5, wide)                                         \
+     : (depth) == 6 ? function(__VA_ARGS__, 6, wide)                                         \
+     : (depth) == 7 ? function(__VA_ARGS__, 7, wide)                                         \
+                    : function(__VA_ARGS__, 8, wide))
 
-FOREST_INLINE int32_t forest_walk_heaps(const forest_t *forest, const uint8_t *bins) {
+FOREST_INLINE int32_t forest_walk_all(
+    const forest_t *forest, const uint8_t *bins, const int32_t *keys, const int ranked,
+    const int wide
+) {
     int32_t sum = 0;
     for (int32_t i = 0; i < forest->n_heaps; i++) {
         const forest_heaps_t *heaps = &forest->heaps[i];
-        sum += forest->wide ? FOREST_BY_DEPTH(forest_walk_depth, heaps, bins, 1)
-                            : FOREST_BY_DEPTH(forest_walk_depth, heaps, bins, 0);
+        sum += FOREST_BY_DEPTH(forest_walk_depth, heaps->depth, heaps, bins, keys, ranked);
     }
     return sum;
+}
+
+FOREST_INLINE int32_t forest_walk_heaps(
+    const forest_t *forest, const uint8_t *bins, const int32_t *keys
+) {
+    if (forest->ranked)
+        return forest->wide ? forest_walk_all(forest, bins, keys, 1, 1)
+                            : forest_walk_all(forest, bins, keys, 1, 0);
+    return forest->wide ? forest_walk_all(forest, bins, keys, 0, 1)
+                        : forest_walk_all(forest, bins, keys, 0, 0);
 }
 
 /* All deep trees. Units are added to *units, or floats to *value, in tree order. */
 FOREST_INLINE void forest_walk_nodes(
-    const forest_t *forest, const float *row, int32_t *units, float *value
+    const forest_t *forest, const int32_t *keys, int32_t *units, float *value
 ) {
     const forest_node_t *nodes = forest->nodes;
-    float x[FOREST_MAX_COPIES];
-    for (int32_t i = 0; i < forest->n_copies; i++) {
-        const float original = row[forest->copies[i].feature];
-        x[i] = (original != original && forest->copies[i].nan_low) ? -INFINITY : original;
-    }
+    const int copy_bits = forest->copy_bits;
+    const uint32_t copy_mask = (1u << copy_bits) - 1;
     for (int32_t tree = 0; tree < forest->n_roots; tree += FOREST_LANES) {
         uint32_t at[FOREST_LANES];
         uint32_t moved;
@@ -191,21 +227,19 @@ FOREST_INLINE void forest_walk_nodes(
             for (int step = 0; step < 2; step++)
                 for (int j = 0; j < FOREST_LANES; j++) {
                     const forest_node_t node = nodes[at[j]];
-                    const uint32_t offset = node.link >> FOREST_COPY_BITS;
-                    const float left = x[node.link & (FOREST_MAX_COPIES - 1)];
-                    /* A bit mask, not ?: (a compiler makes a branch of that). NaN: offset. */
-                    const uint32_t is_true = (uint32_t) -(int32_t) (left <= forest_float(node.bits));
-                    const uint32_t next = offset != 0;
-                    at[j] += offset ^ ((offset ^ next) & is_true);
+                    const uint32_t offset = node.link >> copy_bits;
+                    const uint32_t is_false = keys[node.link & copy_mask] > node.key;
+                    /* is_false ? offset : 1, without a branch; 0 at a leaf. */
+                    at[j] += 1 + ((offset - 1) & (0u - is_false));
                     moved |= offset;
                 }
         } while (moved != 0);
         if (forest->exact)
             for (int j = 0; j < FOREST_LANES; j++)
-                *units += (int32_t) nodes[at[j]].bits;
+                *units += nodes[at[j]].key;
         else
             for (int j = 0; j < FOREST_LANES; j++)
-                *value += forest_float(nodes[at[j]].bits);
+                *value += forest_float(nodes[at[j]].key);
     }
 }
 
@@ -223,13 +257,16 @@ FOREST_INLINE float forest_finish(const forest_t *forest, int32_t units, float v
         for (int32_t i = 0; i < n_rows; i++) {                                               \
             int32_t units = 0;                                                               \
             float value = 0.0f;                                                              \
-            if (forest->n_heaps != 0) {                                                      \
-                _Alignas(64) uint8_t bins[FOREST_MAX_SLOTS + 64];                            \
+            _Alignas(64) int32_t keys[FOREST_MAX_COPIES + 1];                                \
+            _Alignas(64) uint8_t bins[FOREST_MAX_SLOTS + 64];                                \
+            if (forest->n_copies != 0)                                                       \
+                forest_keys(forest, rows[i], keys);                                          \
+            if (forest->ranked)                                                              \
                 make_bins(forest, rows[i], bins);                                            \
-                units = walk_heaps(forest, bins);                                            \
-            }                                                                                \
+            if (forest->n_heaps != 0)                                                        \
+                units = walk_heaps(forest, bins, keys);                                      \
             if (forest->n_roots != 0)                                                        \
-                forest_walk_nodes(forest, rows[i], &units, &value);                          \
+                forest_walk_nodes(forest, keys, &units, &value);                             \
             out[i] = forest_finish(forest, units, value);                                    \
         }                                                                                    \
         return 0;                                                                            \
@@ -314,32 +351,55 @@ FOREST_TARGET_AVX512 FOREST_INLINE void forest_bins_avx512(
     }
 }
 
-/* The answers (bin > cut) of 64 nodes. `tables` is how many registers the bins fill: 1, 2 or 4. */
+/* A row in registers, and how many of them it fills: 1, 2 or 4 of bins, 1 or 2 of keys. */
+typedef struct {
+    __m512i part[4];
+    const uint8_t *bins;
+    const int32_t *keys;
+} forest_row_t;
+
+/* The answers (value > cut) of the 64 nodes at `node`. */
 FOREST_TARGET_AVX512 FOREST_INLINE uint64_t forest_answers(
-    const uint8_t *slot, const uint8_t *cut, const __m512i *bins, const int tables
+    const forest_heaps_t *heaps, size_t node, const forest_row_t *row, const int parts,
+    const int ranked
 ) {
-    const __m512i index = _mm512_loadu_si512(slot);
-    __m512i bin;
-    if (tables == 1)
-        bin = _mm512_permutexvar_epi8(index, bins[0]);
-    else if (tables == 2)
-        bin = _mm512_permutex2var_epi8(bins[0], index, bins[1]);
-    else
-        bin = _mm512_mask_blend_epi8(
-            _mm512_movepi8_mask(index),
-            _mm512_permutex2var_epi8(bins[0], index, bins[1]),
-            _mm512_permutex2var_epi8(bins[2], index, bins[3])
-        );
-    return _mm512_cmpgt_epu8_mask(bin, _mm512_loadu_si512(cut));
+    const uint8_t *slot = heaps->slot + node;
+    uint64_t answers = 0;
+    if (ranked) {
+        const __m512i index = _mm512_load_si512(slot);
+        __m512i bin;
+        if (parts == 1)
+            bin = _mm512_permutexvar_epi8(index, row->part[0]);
+        else if (parts == 2)
+            bin = _mm512_permutex2var_epi8(row->part[0], index, row->part[1]);
+        else
+            bin = _mm512_mask_blend_epi8(
+                _mm512_movepi8_mask(index),
+                _mm512_permutex2var_epi8(row->part[0], index, row->part[1]),
+                _mm512_permutex2var_epi8(row->part[2], index, row->part[3])
+            );
+        return _mm512_cmpgt_epu8_mask(bin, _mm512_load_si512(heaps->cut + node));
+    }
+    for (int i = 0; i < 4; i++) {
+        const __m128i bytes = _mm_load_si128((const __m128i *) (slot + 16 * i));
+        const __m512i index = _mm512_cvtepu8_epi32(bytes);
+        const __m512i key = parts == 1
+            ? _mm512_permutexvar_epi32(index, row->part[0])
+            : _mm512_permutex2var_epi32(row->part[0], index, row->part[1]);
+        const __m512i cut = _mm512_load_si512(heaps->key + node + 16 * i);
+        answers |= (uint64_t) _mm512_cmpgt_epi32_mask(key, cut) << (16 * i);
+    }
+    return answers;
 }
 
 /* Eight trees at a time; `levels` of them (at most six) by answers, the rest one by one. */
 FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_answers(
-    const forest_heaps_t *heaps, const uint8_t *bins, const __m512i *tables_of_bins,
-    const int tables, const int depth, const int wide
+    const forest_heaps_t *heaps, const forest_row_t *row, const int parts, const int ranked,
+    const int depth, const int wide
 ) {
     const int levels = depth < 6 ? depth : 6;
-    const int chunk = 64;                    /* trees; their answers stay in the first cache */
+    const int32_t chunk = 64;                /* trees; their answers stay in the first cache */
+    const int stride_bits = depth < 6 ? 6 : depth;
     const __m512i one = _mm512_set1_epi64(1);
     _Alignas(64) uint64_t answers[64];
     _Alignas(64) uint64_t ends[64];
@@ -347,16 +407,11 @@ FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_answers(
     for (int32_t first = 0; first < heaps->n_trees; first += chunk) {
         const int32_t left = heaps->n_trees - first;
         const int32_t n = left < chunk ? left : chunk;
-        const uint8_t *slot = heaps->slot + ((size_t) first << depth);
-        const uint8_t *cut = heaps->cut + ((size_t) first << depth);
-        if (depth >= 6)
-            for (int32_t j = 0; j < n; j++)
-                answers[j] = forest_answers(
-                    slot + ((size_t) j << depth), cut + ((size_t) j << depth), tables_of_bins, tables
-                );
-        else
-            for (int32_t j = 0; j < (n << depth) / 64; j++)
-                answers[j] = forest_answers(slot + 64 * j, cut + 64 * j, tables_of_bins, tables);
+        const int32_t n_answers = (n << depth) >> stride_bits;
+        const size_t node = (size_t) first << depth;
+        for (int32_t j = 0; j < n_answers; j++)
+            answers[j] =
+                forest_answers(heaps, node + ((size_t) j << stride_bits), row, parts, ranked);
         for (int32_t j = 0; j < n; j += FOREST_LANES) {
             const uint8_t *bits = (const uint8_t *) answers + (((size_t) j << levels) >> 3);
             __m512i lanes;
@@ -364,11 +419,11 @@ FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_answers(
             if (levels == 3)
                 lanes = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *) bits));
             else if (levels == 4)
-                lanes = _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *) bits));
+                lanes = _mm512_cvtepu16_epi64(_mm_load_si128((const __m128i *) bits));
             else if (levels == 5)
-                lanes = _mm512_cvtepu32_epi64(_mm256_loadu_si256((const __m256i *) bits));
+                lanes = _mm512_cvtepu32_epi64(_mm256_load_si256((const __m256i *) bits));
             else
-                lanes = _mm512_loadu_si512(bits);
+                lanes = _mm512_load_si512(bits);
             for (int level = 0; level < levels; level++) {
                 const __m512i answer = _mm512_srlv_epi64(lanes, at);
                 /* at = 2 at | (answer & 1): 0xF8 is a | (b & c). */
@@ -380,38 +435,51 @@ FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_answers(
             uint32_t at[FOREST_LANES];
             for (int i = 0; i < FOREST_LANES; i++)
                 at[i] = (uint32_t) ends[j + i];
-            sum += forest_walk_eight(heaps, first + j, bins, at, levels, depth, wide);
+            sum += forest_walk_eight(
+                heaps, first + j, row->bins, row->keys, at, levels, ranked, depth, wide
+            );
         }
     }
     return sum;
 }
 
-#define FOREST_ANSWERS_OF(tables, wide)                                                    \
-    (heaps->depth == 3 ? forest_walk_answers(heaps, bins, vectors, tables, 3, wide)          \
-     : heaps->depth == 4 ? forest_walk_answers(heaps, bins, vectors, tables, 4, wide)        \
-     : heaps->depth == 5 ? forest_walk_answers(heaps, bins, vectors, tables, 5, wide)        \
-     : heaps->depth == 6 ? forest_walk_answers(heaps, bins, vectors, tables, 6, wide)        \
-     : heaps->depth == 7 ? forest_walk_answers(heaps, bins, vectors, tables, 7, wide)        \
-                         : forest_walk_answers(heaps, bins, vectors, tables, 8, wide))
-
-FOREST_TARGET_AVX512 static int32_t forest_walk_heaps_avx512(
-    const forest_t *forest, const uint8_t *bins
+FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_parts(
+    const forest_t *forest, const forest_row_t *row, const int parts, const int ranked,
+    const int wide
 ) {
-    const int n_slots = forest->n_slots;
     int32_t sum = 0;
-    __m512i vectors[4];
-    for (int i = 0; i < 4; i++)
-        vectors[i] = _mm512_load_si512(bins + 64 * i);
     for (int32_t i = 0; i < forest->n_heaps; i++) {
         const forest_heaps_t *heaps = &forest->heaps[i];
-        if (n_slots <= 64)
-            sum += forest->wide ? FOREST_ANSWERS_OF(1, 1) : FOREST_ANSWERS_OF(1, 0);
-        else if (n_slots <= 128)
-            sum += forest->wide ? FOREST_ANSWERS_OF(2, 1) : FOREST_ANSWERS_OF(2, 0);
-        else
-            sum += forest->wide ? FOREST_ANSWERS_OF(4, 1) : FOREST_ANSWERS_OF(4, 0);
+        sum += FOREST_BY_DEPTH(forest_walk_answers, heaps->depth, heaps, row, parts, ranked);
     }
     return sum;
+}
+
+FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_wide(
+    const forest_t *forest, const forest_row_t *row, const int parts, const int ranked
+) {
+    return forest->wide ? forest_walk_parts(forest, row, parts, ranked, 1)
+                        : forest_walk_parts(forest, row, parts, ranked, 0);
+}
+
+FOREST_TARGET_AVX512 static int32_t forest_walk_heaps_avx512(
+    const forest_t *forest, const uint8_t *bins, const int32_t *keys
+) {
+    const int32_t n = forest->n_slots;
+    forest_row_t row = {.bins = bins, .keys = keys};
+    if (!forest->ranked) {
+        if (n > 32)
+            return forest_walk_heaps(forest, bins, keys);
+        row.part[0] = _mm512_load_si512(keys);
+        row.part[1] = _mm512_load_si512(keys + 16);
+        return n <= 16 ? forest_walk_wide(forest, &row, 1, 0)
+                       : forest_walk_wide(forest, &row, 2, 0);
+    }
+    for (int i = 0; i < 4; i++)
+        row.part[i] = _mm512_load_si512(bins + 64 * i);
+    return n <= 64 ? forest_walk_wide(forest, &row, 1, 1)
+         : n <= 128 ? forest_walk_wide(forest, &row, 2, 1)
+                    : forest_walk_wide(forest, &row, 4, 1);
 }
 
 FOREST_DEFINE(

@@ -1,10 +1,10 @@
 """Linear models: one dot product in float64, rounded once.
 
-Rules: raw = float32(sum of float64(x[i]) * coefficient[i], in index order, + intercept). A NaN whose feature
-has a fill value is replaced first; another NaN, or an infinity, goes into the sum as IEEE 754 says. No
-multiply-add is fused (setup.py forbids it). ONNX Runtime's MatMul may add in another order: the
-float64 sums then differ in their last bits, and the float32 results practically never do; the parity
-check at load looks at them bit for bit.
+Rules: raw = float32(sum of float64(x[i]) * coefficient[i], in index order, + intercept). A NaN
+whose feature has a fill value is replaced first; another NaN, or an infinity, goes into the sum
+as IEEE 754 says. No multiply-add is fused (setup.py forbids it). ONNX Runtime's MatMul may add in
+another order: the float64 sums then differ in their last bits, and the float32 results
+practically never do; the parity check at load looks at them bit for bit.
 
 It does not scale: a StandardScaler is folded into the coefficients by the export.
 """

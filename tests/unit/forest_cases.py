@@ -1,4 +1,4 @@
-"""Random forests and the stock ONNX graph of the same arrays, for the forest tests and benchmarks."""
+"""Random forests, and the stock ONNX graph of the same arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ Arrays = dict[str, Any]
 class Builder:
     """Collects nodes of trees, in the order of their making."""
 
-    def __init__(self, rng: np.random.Generator, n_features: int, pool: NDArray[np.float32]) -> None:
+    def __init__(
+        self, rng: np.random.Generator, n_features: int, pool: NDArray[np.float32]
+    ) -> None:
         self.rng = rng
         self.n_features = n_features
         self.pool = pool  # thresholds to draw from
@@ -98,13 +100,21 @@ def onnx_forest(arrays: Arrays) -> bytes:
     lists: dict[str, list[Any]] = {
         name: []
         for name in (
-            "treeids nodeids featureids modes values truenodeids falsenodeids "
-            "missing_value_tracks_true hitrates"
-        ).split()
+            "treeids",
+            "nodeids",
+            "featureids",
+            "modes",
+            "values",
+            "truenodeids",
+            "falsenodeids",
+            "missing_value_tracks_true",
+            "hitrates",
+        )
     }
     targets: list[tuple[int, int, float]] = []
     for tree, root in enumerate(arrays["roots"]):
-        order, stack = [], [int(root)]
+        order: list[int] = []
+        stack = [int(root)]
         while stack:
             node = stack.pop()
             node_of[node], tree_of[node] = len(order), tree
@@ -126,7 +136,8 @@ def onnx_forest(arrays: Arrays) -> bytes:
             lists["hitrates"].append(1.0)
             if is_leaf:
                 targets.append((tree, int(node_of[node]), float(arrays["leaf"][node])))
-    node = helper.make_node(
+    attributes: dict[str, Any] = {f"nodes_{name}": values for name, values in lists.items()}
+    regressor = helper.make_node(
         "TreeEnsembleRegressor",
         ["x"],
         ["raw"],
@@ -139,9 +150,9 @@ def onnx_forest(arrays: Arrays) -> bytes:
         target_nodeids=[t[1] for t in targets],
         target_ids=[0] * len(targets),
         target_weights=[t[2] for t in targets],
-        **{f"nodes_{name}": values for name, values in lists.items()},
+        **attributes,
     )
-    return one_node_model([node], arrays["n_features"])
+    return one_node_model([regressor], arrays["n_features"])
 
 
 def one_node_model(nodes: list[onnx.NodeProto], n_features: int, **initializers: Any) -> bytes:
