@@ -179,6 +179,7 @@ cdef class Plan:
                 f"model {model.name}: its bucket table sends traffic to arm {table.n_arms - 1}, "
                 f"but there are {len(model.arms)} arms"
             )
+        _check_vocabularies(model)
         layouts = {}
         for arm in model.arms:
             layouts[arm.schema.fingerprint] = arm.schema.columns
@@ -255,6 +256,26 @@ cdef class Plan:
         out.cuts = cuts
         out.decisions = decisions
         return 0
+
+
+def _check_vocabularies(model):
+    """Refuse arms that give one categorical feature different codes.
+
+    A dense request sends codes, and a layout's fingerprint covers names and types only: the same
+    code would mean another value at another arm, and nothing would notice.
+    """
+    seen = {}
+    for arm in model.arms:
+        for spec in arm.schema.specs:
+            if spec.type != "categorical":
+                continue
+            vocabulary, version = seen.setdefault(spec.name, (spec.vocabulary, arm.version))
+            if vocabulary != spec.vocabulary:
+                raise PlanError(
+                    f"model {model.name}: versions {version} and {arm.version} have different "
+                    f"vocabularies for {spec.name!r}; export one with the other's vocabulary, "
+                    f"or give the feature a new name"
+                )
 
 
 cdef class PlanBoard:

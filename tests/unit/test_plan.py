@@ -84,6 +84,17 @@ def test_clients_of_one_arms_layout_are_served_by_an_arm_with_one_more_feature()
     assert answer.source_counts == pb.SourceCounts(request=4, default_value=1)
 
 
+def test_arms_that_code_a_category_differently_cannot_share_a_model() -> None:
+    metrics = Metrics(1)
+    reordered = SPECS[2]._replace(vocabulary=("FR", "BE", "DE"))
+    arms = [
+        linear_arm(metrics),
+        linear_arm(metrics, name="canary", version="2", specs=[*SPECS[:2], reordered, SPECS[3]]),
+    ]
+    with pytest.raises(PlanError, match="versions 1 and 2 have different .* 'country'"):
+        make_plan(metrics, arms=arms, weights=[5_000, 5_000])
+
+
 def test_generations_only_grow() -> None:
     metrics = Metrics(1)
     board = PlanBoard()
