@@ -2,7 +2,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath._types cimport MAX_ENTITIES, MAX_FEATURES, error_t, span_t
 # Both directions of the wire are cimported from here.
-from fastpath.answer cimport encode_response, response_bound, response_t
 
 cdef enum feature_form_t:
     FORM_NONE = 0

@@ -1,9 +1,7 @@
 from typing import TypedDict, type_check_only
 
-from fastpath.answer import encode as encode
-from fastpath.answer import encode_arm as encode_arm
 
-__all__ = ["decode", "encode", "encode_arm"]
+__all__ = ["decode"]
 
 @type_check_only
 class DecodedRequest(TypedDict):

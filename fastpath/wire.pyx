@@ -16,7 +16,6 @@ because callers choose them. The `def` functions are for tests and tools.
 
 import os
 
-from fastpath.answer import encode, encode_arm
 from fastpath.errors import RequestError
 
 from libc.limits cimport INT_MAX
@@ -52,7 +51,7 @@ from fastpath.protobuf cimport (
     skip_value,
 )
 
-__all__ = ["decode", "encode", "encode_arm"]
+__all__ = ["decode"]
 
 # Levels that may still be opened inside a message nested this deep.
 cdef enum:

@@ -91,7 +91,7 @@ def test_arms_that_code_a_category_differently_cannot_share_a_model() -> None:
         linear_arm(metrics),
         linear_arm(metrics, name="canary", version="2", specs=[*SPECS[:2], reordered, SPECS[3]]),
     ]
-    with pytest.raises(PlanError, match="versions 1 and 2 have different .* 'country'"):
+    with pytest.raises(PlanError, match=r"versions 1 and 2 have different .* 'country'"):
         make_plan(metrics, arms=arms, weights=[5_000, 5_000])
 
 

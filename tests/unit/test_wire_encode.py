@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpath.wire import encode, encode_arm
+from fastpath.answer import encode, encode_arm
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
 UINT32 = st.one_of(st.just(0), st.integers(0, 2**32 - 1))
