@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from server.pb.scoregate.v1 import control_pb2
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from tests.support.clients import check_health, control, health, scoring
-from tests.support.http2_peer import UnfinishedCall
+from tests.support.http2_peer import RawCall
 from tests.support.serving import (
     MODEL,
     Serving,
@@ -190,7 +190,7 @@ class TestEnd:
             assert len(mine) > 50
 
     def test_while_draining_every_port_says_so(self) -> None:
-        with Serving(settings={"drain.grace_s": 60}) as server, UnfinishedCall(server.fast) as call:
+        with Serving(settings={"drain.grace_s": 60}) as server, RawCall(server.fast) as call:
             server.signal()
             call.wait_goaway()
             assert server.http("/readyz") == (503, "draining\n")
@@ -204,14 +204,14 @@ class TestEnd:
 
     def test_the_grace_has_an_end(self) -> None:
         with Serving(settings={"drain.grace_s": 0.2}) as server:
-            with UnfinishedCall(server.fast):
+            with RawCall(server.fast):
                 server.signal()
                 assert server.wait() == 0
             assert "the grace of 0.2 s is over" in server.stderr()
 
     def test_a_second_signal_ends_at_once(self) -> None:
         server = Serving(settings={"drain.grace_s": 3600})
-        with UnfinishedCall(server.fast) as call:
+        with RawCall(server.fast) as call:
             server.signal()
             call.wait_goaway()
             server.signal()

@@ -1,6 +1,6 @@
-"""A peer that speaks just enough HTTP/2 to leave a call unfinished.
+"""A peer that speaks just enough HTTP/2 to make calls that gRPC clients would not make.
 
-gRPC clients finish what they begin; a test of draining needs one that does not.
+Clients finish what they begin, and never send a deadline that has passed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, HEADERS, PING, GOAWAY = 4, 1, 6, 7
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+END_STREAM = 1
 END_HEADERS = 4
 ACK = 1
 
@@ -27,10 +28,12 @@ def field(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-class UnfinishedCall:
-    """A connection with one open call that never sends its message."""
+class RawCall:
+    """A connection with one open call, whose message is sent when told, or never."""
 
-    def __init__(self, address: str, method: str = "/scoregate.v1.Scoring/Score") -> None:
+    def __init__(
+        self, address: str, method: str = "/scoregate.v1.Scoring/Score", timeout: str = ""
+    ) -> None:
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         headers = b"".join(
@@ -42,7 +45,9 @@ class UnfinishedCall:
                 (b":authority", b"test"),
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
+                (b"grpc-timeout", timeout.encode()),
             )
+            if value
         )
         self._buffer = b""
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0))
@@ -61,6 +66,18 @@ class UnfinishedCall:
         if kind in (SETTINGS, PING) and not flags & ACK:
             self.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
         return kind, flags, payload
+
+    def send(self, message: bytes) -> None:
+        """Send the message and end the request."""
+        body = b"\0" + len(message).to_bytes(4, "big") + message
+        self.socket.sendall(frame(DATA, END_STREAM, 1, body))
+
+    def wait_end(self) -> None:
+        """Read until the server has ended the call."""
+        while True:
+            kind, flags, _ = self.next_frame()
+            if kind in (DATA, HEADERS) and flags & END_STREAM:
+                return
 
     def wait_goaway(self) -> None:
         """Read until the server says that it ends."""
