@@ -103,7 +103,8 @@ class TestScores:
         frame = pd.DataFrame(rows.astype(np.float64), columns=list(FEATURES))
         probability = example.models[served.version].predict_proba(frame)[:, 1]
         difference = np.abs(np.array([answer.score for answer in answers]) - probability).max()
-        assert difference <= 1e-3
+        report = bundle.manifest.quantization
+        assert difference <= report.max_abs_delta_p + (report.float32_max_abs_delta_p or 0) + 1e-12
         assert len({answer.decision for answer in answers}) > 1
 
     def test_decisions_follow_the_thresholds(self, served: Served) -> None:
