@@ -116,11 +116,18 @@ def flat_array(name, values, dtype, n=None):
         raise ModelError(f"{name} holds {len(array)} values, feature holds {n}: one per node")
     if array.size and not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise ModelError(f"{name} must hold {np.dtype(dtype).name}, it holds {array.dtype.name}")
-    if np.dtype(dtype).kind == "i" and array.size:
-        limits = np.iinfo(dtype)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise ModelError(f"{name} holds values beyond {np.dtype(dtype).name}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(array, dtype=dtype)
+    # A rounded threshold is another model: only the exporter knows in which direction to round.
+    same = (out == array) | (array != array)
+    if not same.all():
+        at = int(np.argmin(same))
+        raise ModelError(
+            f"node {at}: its {name}, {array[at]!r}, is no {np.dtype(dtype).name}; round it first"
+            if n is not None or name == "feature" else
+            f"{name}[{at}] is {array[at]!r}, which is no {np.dtype(dtype).name}"
+        )
+    return out
 
 
 cdef class Forest(Model):
@@ -187,13 +194,14 @@ cdef class Forest(Model):
         self, *, n_features, roots, feature, threshold, true_child, false_child, missing_true,
         leaf, base, isa=None
     ):
+        cdef double base32
         if self.packed is not None:
             raise ModelError("a Forest is immutable; make a new one")
         if not 1 <= n_features <= forest_trees.MAX_FEATURES:
             raise ModelError(
                 f"{n_features} features; 1 to {forest_trees.MAX_FEATURES} are supported"
             )
-        base32 = float(np.float32(base))
+        base32 = <double> <float> base
         if base32 != base or not np.isfinite(base32):
             raise ModelError(f"the base {base!r} is not a finite float32 value; round it first")
         feature = flat_array("feature", feature, np.int32)

@@ -87,7 +87,7 @@ def trace(trees: Trees) -> Trace:
         depth[owner] = len(levels)
         levels.append(level)
         inner = trees.feature[level] >= 0
-        n_leaves += np.bincount(owner[~inner], minlength=n_trees)
+        np.add.at(n_leaves, owner[~inner], 1)
         parents, owners = level[inner], owner[inner]
         level = np.stack([trees.true_child[parents], trees.false_child[parents]], axis=1)
         level = level.astype(np.int64).ravel()
@@ -129,16 +129,19 @@ def _check_nodes(trees: Trees) -> None:
 
 def _place(trees: Trees, node: int) -> str:
     """`tree 3, node 17`; the tree by climbing to a root, which a broken forest may not have."""
+    n_nodes = len(trees.feature)
+    parent = np.full(n_nodes, -1, dtype=np.int64)
+    for child in (trees.true_child, trees.false_child):
+        usable = np.flatnonzero((trees.feature >= 0) & (child >= 0) & (child < n_nodes))
+        parent[child[usable]] = usable
     position = node
     for _ in range(MAX_LEVELS):
         roots = np.flatnonzero(trees.roots == position)
         if len(roots):
             return f"tree {roots[0]}, node {node}"
-        inner = trees.feature >= 0
-        is_parent = inner & ((trees.true_child == position) | (trees.false_child == position))
-        if not is_parent.any():
+        position = int(parent[position])
+        if position < 0:
             break
-        position = int(np.argmax(is_parent))
     return f"node {node} (in no tree)"
 
 

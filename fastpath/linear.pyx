@@ -89,7 +89,8 @@ cdef class Linear(Model):
         if self.coefficients is not None:
             raise ModelError("a Linear is immutable; make a new one")
         weights = np.array(coefficients, dtype=np.float64, order="C")
-        values = np.array(fill, dtype=np.float32, order="C")
+        with np.errstate(over="ignore"):
+            values = np.array(fill, dtype=np.float32, order="C")
         if weights.ndim != 1 or not 1 <= len(weights) <= MAX_FEATURES:
             raise ModelError(
                 f"coefficients of shape {weights.shape}; a vector of 1 to {MAX_FEATURES} is needed"
