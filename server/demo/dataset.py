@@ -64,11 +64,13 @@ def read_transactions(path: Path) -> pd.DataFrame:
     raw = [name for name in NEEDED_COLUMNS if name not in frame.columns]
     if missing or (features and raw):
         lacks = sorted({*missing, *raw})
+        # Who gives most of the features meant to give all of them.
+        nearly = 0 < len(features) <= len(FEATURES) // 2
         raise InputError(
             f"{path}: columns are missing: {', '.join(lacks)}. Give the raw columns "
             f"({', '.join(NEEDED_COLUMNS)}), or the 15 features of the handbook with "
             f"{', '.join(ALWAYS_NEEDED)}"
-            + (f"; of the features it lacks {', '.join(features)}" if len(features) < 15 else "")
+            + (f"; of the features it lacks {', '.join(features)}" if nearly else "")
         )
     if not pd.api.types.is_datetime64_any_dtype(frame["TX_DATETIME"]):
         try:

@@ -156,9 +156,8 @@ def _serve_and_replay(
     stop: threading.Event,
 ) -> None:
     """Start both processes, show the summary until the end, and end them in order."""
-    figures = "".join(
-        f", {name.replace('_', ' ')} {value:.3f}" for name, value in state.test_quality.items()
-    )
+    names = {"auc": "AUC", "average_precision": "average precision"}
+    figures = "".join(f", {names[key]} {value:.3f}" for key, value in state.test_quality.items())
     steps.say(f"Transactions: {state.origin}")
     steps.say(f"Trained on {state.n_train:,}; {state.n_test:,} to replay{figures}")
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()

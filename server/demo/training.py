@@ -131,7 +131,7 @@ def _train_and_export(
         dataset.valid[TARGET],
         out=out,
         options=options,
-        step=lambda words: step(f"exporting: {words}"),
+        step=step,
     )
     step("scoring the test week")
     fraud = dataset.test[TARGET]
