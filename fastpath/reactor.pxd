@@ -41,6 +41,7 @@ ctypedef struct peer_t:
     uint8_t* pending             # gathered but not accepted by the kernel
     size_t n_pending
     size_t pending_sent
+    int32_t has_spoken           # the kernel took bytes of ours
     int64_t opened_ns
     int64_t progress_ns          # the kernel last took pending bytes, or the linger began
 

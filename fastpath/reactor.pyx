@@ -109,6 +109,9 @@ cdef void free_peer(loop_t* loop, peer_t* peer) noexcept nogil:
 
 cdef void end_peer(loop_t* loop, peer_t* peer) noexcept nogil:
     # Everything is written: say so, and read until the other side has understood.
+    if not peer.has_spoken:
+        free_peer(loop, peer)
+        return
     connection_close(peer.connection)
     peer.connection = NULL
     loop.n_lingering += 1
@@ -269,6 +272,7 @@ cdef void write_peer(loop_t* loop, peer_t* peer) noexcept nogil:
                 return
             n = 0
         loop.counters.bytes_out += n
+        peer.has_spoken = 1
     if <size_t> n < n_ready:
         peer.n_pending = n_ready - <size_t> n
         peer.pending_sent = 0
@@ -413,7 +417,10 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
     # Signals are the main thread's, which may have to be woken by them.
     sigfillset(&every)
     pthread_sigmask(SIG_SETMASK, &every, NULL)
-    snprintf(name, sizeof(name), "scoregate-loop%d", loop.index)
+    # The kernel keeps 15 characters.
+    snprintf(
+        name, sizeof(name), "scoregate-loop%d" if loop.index < 10 else "scoregate-lp%d", loop.index
+    )
     pthread_setname_np(pthread_self(), name)
     loop.host.now_ns = monotonic_ns()
     loop.last_tick_ns = loop.host.now_ns
