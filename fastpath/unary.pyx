@@ -10,7 +10,8 @@ RESOURCE_EXHAUSTED.
 
 Who erred decides the status: a method that is not ours, zero or two messages and an encoding
 that we lack are UNIMPLEMENTED; broken framing is INTERNAL; too large is RESOURCE_EXHAUSTED. What is
-not gRPC at all gets a plain HTTP answer. `te: trailers` may be missing, as proxies drop it.
+not gRPC at all gets a plain HTTP answer. The header that asks for trailers may be missing: proxies
+drop it.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t

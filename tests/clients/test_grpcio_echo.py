@@ -40,8 +40,8 @@ def connect(target: str, **options: int) -> grpc.Channel:
     return grpc.insecure_channel(target, options=settings)
 
 
-def echo(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
-    return channel.unary_unary(ECHO)
+def echo(channel: grpc.Channel, path: str = ECHO) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    return channel.unary_unary(path)
 
 
 def test_messages_of_many_sizes(target: str) -> None:
@@ -62,7 +62,7 @@ def test_metadata_is_accepted_and_the_answer_has_none(target: str) -> None:
 def test_errors_carry_status_and_text(target: str) -> None:
     with connect(target, max_send_message_length=-1) as channel:
         with pytest.raises(grpc.RpcError) as missing:
-            channel.unary_unary("/no.Such/100%")(b"", timeout=30)
+            echo(channel, "/no.Such/100%")(b"", timeout=30)
         assert missing.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert missing.value.details() == (
             "no method /no.Such/100% here: check the service and method names, and the port"

@@ -19,7 +19,7 @@ HEADERS = (
     (":path", ECHO),
     (":authority", "test"),
     ("content-type", "application/grpc"),
-    ("te", "trailers"),
+    ("te", "trailers"),  # codespell:ignore te
 )
 
 

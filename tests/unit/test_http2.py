@@ -167,10 +167,10 @@ def test_head_gets_no_body() -> None:
     assert (answer.http, answer.body) == (405, b"")
 
 
-def test_te_with_another_value_is_a_stream_error_and_a_missing_one_is_not() -> None:
-    assert answer_to(frame(b"x"), headers(te=None)).status == 0
+def test_wanting_no_trailers_is_a_stream_error_and_not_saying_so_is_none() -> None:
+    assert answer_to(frame(b"x"), headers(te=None)).status == 0  # codespell:ignore te
     client = SessionClient(ServerSession(EchoService()), validate=False)
-    stream = client.begin(headers(te="gzip"), end=True)
+    stream = client.begin(headers(te="gzip"), end=True)  # codespell:ignore te
     client.pump()
     assert client.answers[stream].reset == h2.errors.ErrorCodes.PROTOCOL_ERROR
 
