@@ -28,11 +28,17 @@ LOAD_ROWS = 1500
 
 def edge_values(thresholds: Float32Array) -> Float32Array:
     """Return the values around each threshold, and the special ones, without repetition."""
-    up = np.nextafter(thresholds, np.float32(np.inf))
-    down = np.nextafter(thresholds, np.float32(-np.inf))
+    up, down = neighbours(thresholds)
     values = np.concatenate([SPECIAL, thresholds, up, down])
     # Distinct bit patterns: -0.0 and 0.0 both stay.
     return np.unique(values.view(np.uint32)).view(np.float32)
+
+
+def neighbours(values: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Return the next float32 above and below each value; beyond the largest lies infinity."""
+    with np.errstate(over="ignore"):
+        up = np.nextafter(values, np.float32(np.inf))
+        return up, np.nextafter(values, np.float32(-np.inf))
 
 
 def threshold_rows(

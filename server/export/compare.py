@@ -20,7 +20,7 @@ from fastpath.model import Model
 from fastpath.onnx import OnnxModel
 from server.bundle.graph import read_graph
 from server.bundle.load import Engine, engine_name, native_engine
-from server.bundle.parity import check_equal, describe_row, threshold_rows
+from server.bundle.parity import check_equal, describe_row, neighbours, threshold_rows
 from server.bundle.schema import SchemaFile
 from server.errors import ExportError
 from server.export.convert import Converted
@@ -78,9 +78,7 @@ def edge_rows(engines: Engines, valid: Float32Array) -> Float32Array:
     """Return rows at every threshold; for an opaque graph, neighbours of validation rows."""
     if engines.engine != "onnx":
         return threshold_rows(engines.thresholds, valid, MAX_EDGE_ROWS)
-    some = valid[: MAX_SKLEARN_ROWS // 4]
-    up = np.nextafter(some, np.float32(np.inf))
-    return np.concatenate([up, np.nextafter(some, np.float32(-np.inf))])
+    return np.concatenate(neighbours(valid[: MAX_SKLEARN_ROWS // 4]))
 
 
 def check_bitwise(

@@ -17,7 +17,7 @@ from server.bundle.report import SizeReport, TimeReport
 from server.export.metrics import probabilities
 from server.export.stock import run
 
-BUDGET_S = 0.5  # per figure
+BUDGET_S = 0.2  # per figure
 MAX_CALLS = 500
 NATIVE_ROWS = 2048
 

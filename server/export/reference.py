@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from scipy.stats import kstwo
 from sklearn.isotonic import IsotonicRegression
 
+from server.bundle.parity import neighbours
+
 Float32Array = NDArray[np.float32]
 
 MAX_VALUES = 10_000
@@ -96,7 +98,7 @@ def bin_bounds(values: Float32Array) -> Float32Array:
     atoms = distinct[count >= len(values) / N_BINS]
     places = np.linspace(0, len(values) - 1, N_BINS + 1)[1:-1]
     quantiles = values[np.ceil(places).astype(np.intp)]
-    below = np.nextafter(atoms, np.float32(-np.inf))
+    _, below = neighbours(atoms)
     # The last bin is open above; a bound at the maximum would leave it empty but for drift.
     return np.unique(np.concatenate([quantiles, atoms, below]))
 
