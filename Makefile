@@ -37,7 +37,7 @@ test: lint ## lint, types and all tests (PYTEST_ARGS="-n 2")
 lint: native-test build ## style, types, generated code, stubs
 	@echo "ruff"; $(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
-	@echo "cython-lint"; $(BIN)/cython-lint fastpath
+	@echo "cython-lint"; PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fastpath
 	@echo "codespell"; $(BIN)/codespell
 	@echo "generated code"; $(BIN)/python protos/generate.py --check
 	@echo "mypy"; $(BIN)/mypy
