@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -36,9 +36,10 @@ from server.collector import ScoregateCollector, make_registry
 from server.config import Settings
 from server.control.describe import describe_model
 from server.control.server import ControlPort
-from server.control.status import ControlServicer, resident_bytes
+from server.control.status import ControlServicer
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
+from server.memory import resident_bytes
 from server.registry import Registry, ServedModel
 from server.sidecar import Sidecar, routes
 
@@ -70,8 +71,9 @@ def run(settings: Settings) -> None:
         if ready_file is not None:
             ending.callback(_remove, ready_file)
             _write_ready_file(ready_file, server.addresses)
-        sys.stdout.write(server.banner())
-        sys.stdout.flush()
+        # Unbuffered, and nobody has to listen: a closed pipe must not end the server.
+        with suppress(OSError):
+            os.write(sys.stdout.fileno(), server.banner().encode())
         stop.wait()
         log.info("draining: calls in flight have %g s", settings.drain.grace_s)
 

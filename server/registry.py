@@ -30,6 +30,7 @@ from fastpath.routing import BucketTable
 from server.bundle import LoadedModel, load_model, read_bundle
 from server.bundle.manifest import NAME_PATTERN
 from server.errors import BundleError, StartError
+from server.memory import trim
 
 ARM = "champion"
 ALL_BASIS_POINTS = 10_000
@@ -247,6 +248,7 @@ class Registry:
         self._served = served
         if not self._board.wait_retired(RETIRE_S):
             log.warning("calls of an earlier plan are still being answered")
+        trim()
 
     @staticmethod
     def _plan_model(one: ServedModel, description: bytes) -> PlanModel:

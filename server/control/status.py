@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import grpc
 
 from fastpath.metrics import Metrics
 from server import __version__
 from server.lifecycle import Lifecycle
+from server.memory import resident_bytes
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
 from server.registry import Registry
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class ControlServicer(pb_grpc.ControlServicer):

@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -19,10 +22,12 @@ from tests.support.clients import check_health, control, health, scoring
 from tests.support.http2_peer import RawCall
 from tests.support.serving import (
     MODEL,
+    ROOT,
     Serving,
     copy_repository,
     example_repository,
     run_serve,
+    serve_command,
     write_config,
 )
 
@@ -67,6 +72,35 @@ class TestStart:
             SCOREGATE_REPOSITORY=str(tmp_path / "env"),
         )  # fmt: skip
         assert f"repository {tmp_path}/flag: no such directory" in done.stderr
+
+    def test_stays_small(self) -> None:
+        with Serving() as server:
+            score_once(server.fast)
+            score_once(server.control)
+            server.http("/metrics")
+            assert server.metric("process_resident_memory_bytes") < 120e6
+        heavy = "{'onnxruntime', 'scipy', 'sklearn', 'pandas', 'onnx', 'pyarrow', 'rich'}"
+        code = f"import sys, server.process; print({heavy} & set(sys.modules))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "set()\n"
+
+    def test_needs_nobody_who_reads_its_output(self, tmp_path: Path) -> None:
+        config = write_config(
+            tmp_path / "c.toml",
+            example_repository().path,
+            {"ready_file": str(tmp_path / "ready.json")},
+        )
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        command = serve_command("--config", str(config))
+        process = subprocess.Popen(command, cwd=ROOT, stdout=write_end, stderr=subprocess.DEVNULL)
+        os.close(write_end)
+        while process.poll() is None and not (tmp_path / "ready.json").exists():
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(30) == 0
 
     def test_logs_as_json(self) -> None:
         with Serving(settings={"log.format": "json"}) as server:
