@@ -39,7 +39,9 @@ cdef extern from * nogil:
         int (*GetErrorCode)(const OrtStatus *status);
         const char *(*GetErrorMessage)(const OrtStatus *status);
         OrtStatus *(*CreateEnv)(int level, const char *logid, OrtEnv **out);
-        void *slot_4[4];
+        void *slot_4[2];
+        OrtStatus *(*DisableTelemetryEvents)(const OrtEnv *env);
+        void *slot_7[1];
         OrtStatus *(*CreateSessionFromArray)(const OrtEnv *env, const void *data, size_t size,
                                              const OrtSessionOptions *options, OrtSession **out);
         OrtStatus *(*Run)(OrtSession *session, const OrtRunOptions *options,
@@ -121,6 +123,7 @@ cdef extern from * nogil:
     ORT_SLOT(GetErrorCode, 1);
     ORT_SLOT(GetErrorMessage, 2);
     ORT_SLOT(CreateEnv, 3);
+    ORT_SLOT(DisableTelemetryEvents, 6);
     ORT_SLOT(CreateSessionFromArray, 8);
     ORT_SLOT(Run, 9);
     ORT_SLOT(CreateSessionOptions, 10);
@@ -196,6 +199,7 @@ cdef extern from * nogil:
         int GetErrorCode(const OrtStatus* status) noexcept nogil
         const char* GetErrorMessage(const OrtStatus* status) noexcept nogil
         OrtStatus* CreateEnv(int level, const char* logid, OrtEnv** out) noexcept nogil
+        OrtStatus* DisableTelemetryEvents(const OrtEnv* env) noexcept nogil
         OrtStatus* CreateSessionFromArray(
             const OrtEnv* env, const void* data, size_t size, const OrtSessionOptions* options,
             OrtSession** out
