@@ -86,7 +86,8 @@ cdef size_t connection_gather(
 # True when nothing will be read or written any more, once gathered bytes are sent.
 cdef int32_t connection_finished(connection_t* connection) noexcept nogil
 cdef void connection_drain(connection_t* connection) noexcept nogil
-# Once per second or oftener: credits, and the second half of a drain whose PING is unanswered.
+# Once per second or oftener: credits, deadlines of unfinished messages, and the second half of a
+# drain whose PING is unanswered.
 cdef void connection_tick(connection_t* connection, int64_t elapsed_ns) noexcept nogil
 # For whoever knows that a connection has more to write.
 cdef void mark_dirty(connection_t* connection) noexcept nogil

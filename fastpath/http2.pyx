@@ -22,7 +22,14 @@ What it does not do: streaming calls, compression, TLS, server push.
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset, strlen
 
-from fastpath._types cimport N_STATUSES, STATUS_OK, STATUS_UNKNOWN, call_t, error_t
+from fastpath._types cimport (
+    N_STATUSES,
+    STATUS_DEADLINE_EXCEEDED,
+    STATUS_OK,
+    STATUS_UNKNOWN,
+    call_t,
+    error_t,
+)
 from fastpath.answers cimport submit_error, submit_message, submit_plain
 from fastpath.c.nghttp2 cimport *
 from fastpath.pool cimport pool_allocate, pool_free, pool_resize, pool_t
@@ -52,6 +59,7 @@ cdef enum:
     CONTROL_CREDIT_PER_SECOND = 20
 
 cdef int64_t DRAIN_PING_NS = 2_000_000_000
+cdef const char* UNFINISHED = "the deadline passed before the whole message had arrived"
 cdef const char* HTTP1_ANSWER = (
     "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
     "content-length: 74\r\n\r\n"
@@ -539,6 +547,21 @@ cdef void connection_drain(connection_t* connection) noexcept nogil:
     mark_dirty(connection)
 
 
+cdef void expire(connection_t* connection) noexcept nogil:
+    # A call whose message never came must not hold its bytes past its own deadline. Calls that
+    # a service holds are the service's to drop.
+    cdef stream_t* stream = connection.streams
+    while stream != NULL:
+        if not (stream.answered or stream.in_service) and (
+            connection.host.now_ns >= stream.call.deadline_ns
+        ):
+            stream_free_in(stream, connection.host.pool, &connection.held)
+            answer_error(
+                connection, stream, STATUS_DEADLINE_EXCEEDED, UNFINISHED, strlen(UNFINISHED)
+            )
+        stream = stream.next
+
+
 cdef void connection_tick(connection_t* connection, int64_t elapsed_ns) noexcept nogil:
     cdef int64_t n_per_mille = elapsed_ns // 1_000_000
     connection.reset_credit = min(
@@ -549,6 +572,7 @@ cdef void connection_tick(connection_t* connection, int64_t elapsed_ns) noexcept
         <int64_t> CONTROL_CREDIT,
         connection.control_credit + CONTROL_CREDIT_PER_SECOND * n_per_mille // 1000,
     )
+    expire(connection)
     if connection.drain_since_ns != 0:
         if connection.host.now_ns - connection.drain_since_ns > DRAIN_PING_NS:
             last_goaway(connection)

@@ -38,6 +38,7 @@ from fastpath.reactor cimport (
     LOOP_DRAINING,
     LOOP_STOPPING,
     loop_clear,
+    loop_discard_mail,
     loop_init,
     loop_listen,
     loop_run,
@@ -262,10 +263,13 @@ cdef class LoopGroup:
         self.unix_paths = []
 
     def _join(self, deadline) -> bool:
+        cdef int32_t i
         for thread in self.threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 return False
+        for i in range(self.n_loops):
+            loop_discard_mail(self.loops[i])
         for listener in self.sockets:
             listener.close()
         self.sockets = []

@@ -82,6 +82,8 @@ cdef int32_t loop_init(loop_t* loop) noexcept nogil
 cdef void loop_clear(loop_t* loop) noexcept nogil
 # Any thread.
 cdef void loop_wake(loop_t* loop) noexcept nogil
+# Closes accepted sockets that reached a loop after its end. After every thread has joined.
+cdef void loop_discard_mail(loop_t* loop) noexcept nogil
 # Loop 0, any thread, before LOOP_DRAINING. Returns 0, or -1.
 cdef int32_t loop_listen(loop_t* loop, int fd, int32_t is_tcp) noexcept nogil
 # The life of a loop thread: returns when it is drained or stopped.

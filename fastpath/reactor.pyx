@@ -471,6 +471,14 @@ cdef int32_t loop_init(loop_t* loop) noexcept nogil:
     return watch(loop, loop.wake_fd, &loop.wake_watched, EPOLLIN, EPOLL_CTL_ADD)
 
 
+cdef void loop_discard_mail(loop_t* loop) noexcept nogil:
+    cdef int32_t i
+    for i in range(loop.n_mail):
+        close(loop.mail[i] if loop.mail[i] >= 0 else ~loop.mail[i])
+        atomic_add(&loop.n_open, -1, ATOMIC_RELAXED)
+    loop.n_mail = 0
+
+
 cdef void loop_clear(loop_t* loop) noexcept nogil:
     queue_clear(&loop.queue)
     pthread_mutex_destroy(&loop.mailbox_mutex)

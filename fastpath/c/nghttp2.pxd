@@ -145,7 +145,6 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_option_set_no_closed_streams(nghttp2_option*, int)
     void nghttp2_option_set_max_outbound_ack(nghttp2_option*, size_t)
     void nghttp2_option_set_max_settings(nghttp2_option*, size_t)
-    void nghttp2_option_set_max_send_header_block_length(nghttp2_option*, size_t)
 
     int nghttp2_session_server_new3(
         nghttp2_session**, const nghttp2_session_callbacks*, void* user, const nghttp2_option*,
@@ -157,7 +156,6 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     int nghttp2_session_want_write(nghttp2_session*)
     int nghttp2_session_set_stream_user_data(nghttp2_session*, int32_t stream_id, void*)
     void* nghttp2_session_get_stream_user_data(nghttp2_session*, int32_t stream_id)
-    int nghttp2_session_get_stream_remote_close(nghttp2_session*, int32_t stream_id)
     int nghttp2_session_set_local_window_size(
         nghttp2_session*, uint8_t flags, int32_t stream_id, int32_t window_size)
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session*)

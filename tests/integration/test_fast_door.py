@@ -12,11 +12,14 @@ from pathlib import Path
 import h2.errors
 import pytest
 
+from fastpath.batch_echo import BatchEchoService
 from fastpath.echo import EchoService
 from fastpath.errors import ListenError, LoopError
 from fastpath.loop import LoopGroup
 from fastpath.service import Service
 from tests.support.h2client import ECHO, SocketClient, frame, headers
+
+BATCH = "/scoregate.bench.Echo/Batch"
 
 
 @pytest.fixture
@@ -389,6 +392,36 @@ def test_calls_from_python_threads(group: LoopGroup, port: int) -> None:
     assert wrong == []
     assert total(group, "handed_over") == 2400
     assert total(group, "calls") == 0
+
+
+def test_python_and_the_network_share_batches() -> None:
+    group = LoopGroup([BatchEchoService(), BatchEchoService()])
+    port = group.listen("127.0.0.1", 0)
+    group.start()
+    try:
+        wrong: list[object] = []
+
+        def work() -> None:
+            for i in range(200):
+                answer = group.call(BATCH, b"%d" % i, 20.0)
+                if answer != (0, b"%d" % i, ""):
+                    wrong.append(answer)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        with SocketClient(("127.0.0.1", port)) as client:
+            for _ in range(20):
+                streams = [client.call(bytes(1000), headers(path=BATCH)) for _ in range(20)]
+                assert all(a.body == frame(bytes(1000)) for a in client.wait(*streams))
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert group.drain(20)
+        assert total(group, "handed_over") == 800
+        assert total(group, "status_0") == 400
+    finally:
+        group.stop()
 
 
 def test_calls_from_python_that_fail(group: LoopGroup) -> None:

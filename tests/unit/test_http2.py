@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpath.batch_echo import BatchEchoService
 from fastpath.echo import EchoService
 from fastpath.grpc_frame import accepts_content_type, encode_message, timeout_ns
 from fastpath.sans_io import ServerSession
 from tests.support.h2client import Answer, SessionClient, frame, headers
 
+BATCH = "/scoregate.bench.Echo/Batch"
 UNITS = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
 
 
@@ -282,6 +284,43 @@ def test_a_reset_frees_the_stream() -> None:
     assert sum(client.server.statuses) == 1
 
 
+def test_a_call_that_is_reset_while_the_service_holds_it_is_dropped() -> None:
+    client = SessionClient(ServerSession(BatchEchoService()))
+    client.call(b"fills the header tables", headers(path=BATCH))
+    client.pump()
+    idle = client.server.n_blocks
+    dropped = []
+    kept = []
+    for i in range(20):
+        dropped.append(client.call(bytes(5000), headers(path=BATCH)))
+        client.h2.reset_stream(dropped[-1], h2.errors.ErrorCodes.CANCEL)
+        kept.append(client.call(b"%d" % i, headers(path=BATCH)))
+        # Call, reset and call in one read: the reset comes between on_call and flush.
+        client.pump()
+    assert [client.answers[s].body for s in kept] == [frame(b"%d" % i) for i in range(20)]
+    assert not any(client.answers[s].headers for s in dropped)
+    assert client.server.statuses[0] == 21
+    assert sum(client.server.statuses) == 21
+    assert client.server.n_blocks == idle
+    assert client.server.held_bytes == 0
+
+
+def test_a_batch_is_answered_in_order_at_the_flush() -> None:
+    client = SessionClient(ServerSession(BatchEchoService()))
+    streams = {client.call(bytes([i]) * i, headers(path=BATCH)): bytes([i]) * i for i in range(90)}
+    client.pump()
+    for stream, message in streams.items():
+        assert client.answers[stream].body == frame(message)
+
+
+def test_a_session_may_vanish_while_calls_are_open() -> None:
+    client = connect()
+    client.call(b"whole")
+    client.data(client.begin(), frame(bytes(9000))[:-1])
+    client.server.receive(client.output())
+    del client  # freed with an answer unsent and a message half there
+
+
 def test_a_client_that_cancels_much_and_completes_much_is_honest() -> None:
     client = connect()
     for _ in range(3000):
@@ -405,6 +444,26 @@ def test_a_deadline_that_passes_while_the_message_arrives_is_noticed() -> None:
     client.data(stream, frame(b"x"), end=True)
     client.pump()
     assert client.answers[stream].status == 4
+
+
+def test_a_message_that_never_ends_is_dropped_at_its_deadline() -> None:
+    client = connect()
+    late = client.begin(headers(grpc_timeout="2S"))
+    client.data(late, frame(bytes(10_000))[:-1])
+    patient = client.begin()
+    client.data(patient, frame(b"patient")[:-1])
+    client.pump()
+    client.server.advance(1.0)
+    client.pump()
+    assert not client.answers[late].ended
+    client.server.advance(1.0)
+    client.pump()
+    assert client.answers[late].status == 4
+    assert client.answers[late].reset == h2.errors.ErrorCodes.NO_ERROR
+    assert client.server.held_bytes == 0
+    client.data(patient, b"t", end=True)
+    client.pump()
+    assert client.answers[patient].body == frame(b"patient")
 
 
 def test_a_peer_that_ignores_the_limit_of_streams_is_ended() -> None:

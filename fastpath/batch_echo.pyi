@@ -1,0 +1,3 @@
+from fastpath.service import Service
+
+class BatchEchoService(Service): ...
