@@ -118,12 +118,17 @@ def check_tolerance(
     difference[np.isnan(difference)] = np.inf
     at = int(difference.argmax())
     if difference[at] > tolerance:
-        how = "" if converted.forest or converted.linear else " (converted by skl2onnx)"
+        own = converted.forest or converted.linear
+        how = "" if own else " (converted by skl2onnx)"
+        advice = (
+            "raise --tolerance if that is acceptable"
+            if own
+            else "skl2onnx does not reproduce this model: use one that has a native engine"
+        )
         raise ExportError(
             f"{type(model).__name__}{how}: scikit-learn gives {expected[at]:.9g}, the bundle "
             f"{got[at]:.9g}: the difference {difference[at]:.3g} is over the tolerance "
-            f"{tolerance:g}, on row {describe_row(rows[at], names)}; raise --tolerance if that is "
-            "acceptable"
+            f"{tolerance:g}, on row {describe_row(rows[at], names)}; {advice}"
         )
     return float(difference[at])
 

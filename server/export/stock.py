@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from server.errors import ExportError
 
+MAX_LINE = 300
+
 
 def open_session(model: bytes) -> Any:
     """Load a graph with one thread; ExportError where onnxruntime refuses it."""
@@ -45,6 +47,7 @@ def run(session: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, with its type where there is none."""
+    """Return the first line of an exception's text, shortened; its type where there is none."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    line = lines[0].strip() if lines else type(error).__name__
+    return line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …"
