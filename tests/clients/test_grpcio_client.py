@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from server.bundle import read_bundle
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from tests.support.clients import GET_MODEL, SCORE, raw_call, scoring
-from tests.support.http2_peer import RawCall
+from tests.support.h2client import SocketClient, headers
 from tests.support.serving import FEATURES, MODEL, Serving, example_repository
 
 DOORS = ("fast", "control")
@@ -262,9 +262,11 @@ class TestBadInput:
         scored = served.process.metric("ml_predictions_total", **labels)
         late = {"code": "DEADLINE_EXCEEDED"}
         before = served.process.metric("scoregate_grpc_calls_total", **late)
-        with RawCall(served.process.fast, SCORE, timeout="1n") as call:
-            call.send(named(amount=1.0).SerializeToString())
-            call.wait_end()
+        host, _, port = served.process.fast.rpartition(":")
+        with SocketClient((host, int(port))) as client:
+            message = named(amount=1.0).SerializeToString()
+            [answer] = client.wait(client.call(message, headers(path=SCORE, grpc_timeout="1n")))
+        assert answer.status == Code.DEADLINE_EXCEEDED.value[0]
         assert served.process.metric("scoregate_grpc_calls_total", **late) == before + 1
         assert served.process.metric("ml_predictions_total", **labels) == scored
         assert served.score(named(amount=1.0)).request_id == "named"

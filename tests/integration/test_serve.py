@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from server.pb.scoregate.v1 import control_pb2
 from server.pb.scoregate.v1 import scoring_pb2 as pb
-from tests.support.clients import check_health, control, health, scoring
-from tests.support.http2_peer import RawCall
+from tests.support.clients import SCORE, check_health, control, health, scoring
+from tests.support.h2client import SocketClient, headers
 from tests.support.serving import (
     MODEL,
     ROOT,
@@ -42,6 +42,23 @@ def score_once(address: str) -> pb.ScoreResponse:
     with grpc.insecure_channel(address) as channel:
         answer: pb.ScoreResponse = scoring(channel).Score(request(), timeout=10)
         return answer
+
+
+def unfinished_call(address: str) -> SocketClient:
+    """Open a call that never sends its message; the server has seen it."""
+    host, _, port = address.rpartition(":")
+    client = SocketClient((host, int(port)))
+    client.begin(headers(path=SCORE))
+    client.h2.ping(b"12345678")
+    client.flush()
+    while not client.n_ping_acks:
+        assert client.read()
+    return client
+
+
+def wait_goaway(client: SocketClient) -> None:
+    while not client.goaways:
+        assert client.read()
 
 
 class TestStart:
@@ -213,7 +230,7 @@ class TestEnd:
                 thread.start()
             started.wait()
             while min(map(len, codes)) < 50:
-                pass
+                time.sleep(0.001)
             server.signal()
             assert server.wait() == 0
             for thread in threads:
@@ -224,9 +241,12 @@ class TestEnd:
             assert len(mine) > 50
 
     def test_while_draining_every_port_says_so(self) -> None:
-        with Serving(settings={"drain.grace_s": 60}) as server, RawCall(server.fast) as call:
+        with (
+            Serving(settings={"drain.grace_s": 60}) as server,
+            unfinished_call(server.fast) as call,
+        ):
             server.signal()
-            call.wait_goaway()
+            wait_goaway(call)
             assert server.http("/readyz") == (503, "draining\n")
             assert server.http("/healthz") == (200, "ok\n")
             with grpc.insecure_channel(server.control) as channel:
@@ -238,16 +258,16 @@ class TestEnd:
 
     def test_the_grace_has_an_end(self) -> None:
         with Serving(settings={"drain.grace_s": 0.2}) as server:
-            with RawCall(server.fast):
+            with unfinished_call(server.fast):
                 server.signal()
                 assert server.wait() == 0
             assert "the grace of 0.2 s is over" in server.stderr()
 
     def test_a_second_signal_ends_at_once(self) -> None:
         server = Serving(settings={"drain.grace_s": 3600})
-        with RawCall(server.fast) as call:
+        with unfinished_call(server.fast) as call:
             server.signal()
-            call.wait_goaway()
+            wait_goaway(call)
             server.signal()
             assert server.wait() == 128 + signal.SIGTERM
         server.end()
