@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +242,43 @@ def test_a_group_leaves_no_files_or_threads() -> None:
         del group
     assert n_files() == before
     assert threading.active_count() == n_threads
+
+
+OUT_OF_FILES = """
+import resource, sys
+from fastpath.echo import EchoService
+from fastpath.loop import LoopGroup
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+group = LoopGroup([EchoService()])
+print(group.listen("127.0.0.1", 0), flush=True)
+group.start()
+sys.stdin.readline()
+print(group.stats()[0]["iterations"], flush=True)
+group.stop()
+"""
+
+
+def test_running_out_of_files_neither_spins_nor_ends_the_listener() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OUT_OF_FILES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        address = ("127.0.0.1", int(server.stdout.readline()))
+        waiting = [socket.create_connection(address, timeout=10) for _ in range(60)]
+        time.sleep(0.3)
+        for client in waiting:
+            client.close()
+        with SocketClient(address) as client:
+            assert client.echo(b"after the storm") == b"after the storm"
+        server.stdin.write("\n")
+        server.stdin.flush()
+        assert int(server.stdout.readline()) < 1000
+    assert server.returncode == 0
 
 
 def test_a_slow_reader_delays_nobody_and_gets_everything(group: LoopGroup, port: int) -> None:
