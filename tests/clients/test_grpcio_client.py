@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from server.bundle import read_bundle
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from tests.support.clients import GET_MODEL, SCORE, raw_call, scoring
-from tests.support.h2client import SocketClient, headers
+from tests.support.h2client import SocketClient, frame, headers
 from tests.support.serving import FEATURES, MODEL, Serving, example_repository
 
 DOORS = ("fast", "control")
@@ -264,8 +264,13 @@ class TestBadInput:
         before = served.process.metric("scoregate_grpc_calls_total", **late)
         host, _, port = served.process.fast.rpartition(":")
         with SocketClient((host, int(port))) as client:
-            message = named(amount=1.0).SerializeToString()
-            [answer] = client.wait(client.call(message, headers(path=SCORE, grpc_timeout="1n")))
+            stream = client.begin(headers(path=SCORE, grpc_timeout="1n"))
+            client.h2.ping(b"12345678")
+            client.flush()
+            while not client.n_ping_acks:  # the deadline has passed before the message comes
+                assert client.read()
+            client.data(stream, frame(named(amount=1.0).SerializeToString()), end=True)
+            [answer] = client.wait(stream)
         assert answer.status == Code.DEADLINE_EXCEEDED.value[0]
         assert served.process.metric("scoregate_grpc_calls_total", **late) == before + 1
         assert served.process.metric("ml_predictions_total", **labels) == scored
