@@ -271,8 +271,8 @@ def test_running_out_of_files_neither_spins_nor_ends_the_listener() -> None:
         address = ("127.0.0.1", int(server.stdout.readline()))
         waiting = [socket.create_connection(address, timeout=10) for _ in range(60)]
         time.sleep(0.3)
-        for client in waiting:
-            client.close()
+        for extra in waiting:
+            extra.close()
         with SocketClient(address) as client:
             assert client.echo(b"after the storm") == b"after the storm"
         server.stdin.write("\n")
