@@ -1,11 +1,12 @@
 import os
 from collections.abc import Sequence
+from typing import Self
 
 from fastpath.service import Service
 
 class LoopGroup:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         services: Sequence[Service],
         *,
         max_message_bytes: int = ...,
@@ -14,7 +15,7 @@ class LoopGroup:
         max_streams: int = ...,
         max_header_bytes: int = ...,
         max_held_bytes: int = ...,
-    ) -> None: ...
+    ) -> Self: ...
     def listen(self, host: str, port: int) -> int: ...
     def listen_unix(self, path: str | os.PathLike[str]) -> None: ...
     def start(self) -> None: ...

@@ -1,15 +1,17 @@
+from typing import Self
+
 from fastpath.service import Service
 
 class ServerSession:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         service: Service,
         *,
         max_message_bytes: int = ...,
         max_streams: int = ...,
         max_header_bytes: int = ...,
         max_held_bytes: int = ...,
-    ) -> None: ...
+    ) -> Self: ...
     def receive(self, data: bytes) -> None: ...
     def send(self) -> bytes: ...
     def advance(self, seconds: float) -> None: ...
