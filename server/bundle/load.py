@@ -8,6 +8,7 @@ bundle serves. Imports neither onnx, onnxruntime's Python module, scipy nor scik
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,15 @@ def load_model(bundle: Bundle, *, n_threads: int = 1) -> LoadedModel:
     ParityError
         An engine and onnxruntime disagree; the message holds the row that shows it.
     """
+    try:
+        return _build(bundle, n_threads)
+    except FastpathError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+    finally:
+        _return_freed_memory()
+
+
+def _build(bundle: Bundle, n_threads: int) -> LoadedModel:
     where = str(bundle.path / MODEL)
     graph = read_graph(bundle.content[MODEL], where)
     n_features = len(bundle.schema.features)
@@ -71,12 +81,11 @@ def load_model(bundle: Bundle, *, n_threads: int = 1) -> LoadedModel:
             f"{where}: the graph takes {graph.n_features} features, the schema has {n_features}"
         )
     rows, raw = golden_rows(bundle)
-    try:
-        schema = Schema(feature_specs(bundle.schema))
-        native = native_engine(graph)
-        reference = OnnxModel(bundle.content[MODEL], n_features=n_features, n_threads=n_threads)
-    except FastpathError as error:
-        raise BundleError(f"{bundle.path}: {error}") from error
+    schema = Schema(feature_specs(bundle.schema))
+    native = native_engine(graph)
+    # As a witness onnxruntime is called from here only.
+    callers = n_threads if native is None else 1
+    reference = OnnxModel(bundle.content[MODEL], n_features=n_features, n_threads=callers)
     names = [feature.name for feature in bundle.schema.features]
     if native is None:
         _check_golden(rows, reference.score(rows), raw, names, where)
@@ -94,6 +103,16 @@ def load_model(bundle: Bundle, *, n_threads: int = 1) -> LoadedModel:
         resident_bytes=resident,
         parity_rows=parity_rows,
     )
+
+
+def _return_freed_memory() -> None:
+    """Give freed heap pages back to the system, where the C library can (glibc).
+
+    Parsing a deep forest and its proof in onnxruntime leave some 40 MB of freed, resident pages.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def engine_name(graph: ForestGraph | LinearGraph | OpaqueGraph) -> Engine:

@@ -91,10 +91,8 @@ def check_published(report: ExportReport, auc: float, average_precision: float) 
     before, after = report.quantization.quality_before, report.quantization.quality_after
     assert after.auc == pytest.approx(auc, abs=0.01)
     assert after.average_precision == pytest.approx(average_precision, abs=0.01)
-    assert before.auc is not None
-    assert before.average_precision is not None
-    assert before.auc - after.auc < 0.001
-    assert before.average_precision - after.average_precision < 0.001
+    assert (before.auc or 1) - (after.auc or 0) < 0.001
+    assert (before.average_precision or 1) - (after.average_precision or 0) < 0.001
 
 
 def test_logistic_regression_reaches_the_published_figures(weeks: Weeks, tmp_path: Path) -> None:
@@ -110,7 +108,10 @@ def test_random_forest_reaches_the_published_figures(weeks: Weeks, tmp_path: Pat
     assert figures.engine == "forest"
     assert figures.max_depth is not None
     assert figures.max_depth > 30  # unlimited trees: the deep layout is what serves
-    # Fractions of votes meet .5 exactly; the grid keeps such a row on its side or it is counted.
+    # Some rows have exactly 50 of 100 votes: a grid that rounds to nearest would flip them.
+    tied = model.predict_proba(weeks.features(weeks.test))[:, 1] == 0.5
+    assert tied.any()
+    assert [flip.flips for flip in figures.flips] == [0]
     check_published(report, 0.867, 0.658)
     loaded = load_model(read_bundle(report.path))
     rows = weeks.features(weeks.test).to_numpy()[:500]
