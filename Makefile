@@ -16,7 +16,8 @@ MODULES := $(sort $(wildcard fastpath/*.pyx))
 NATIVE_SOURCES := $(MODULES) $(wildcard fastpath/*.pxd fastpath/c/*.pxd fastpath/*.h fastpath/c/*.h)
 PROTOS := $(wildcard protos/*/*.proto protos/*/*/*.proto protos/*.proto)
 
-PYTEST_ARGS ?= -n 2
+# Files stay whole: servers and bundles are made once per file.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_SECONDS ?=
 DEMO_ARGS ?=
 DATA ?=
@@ -31,7 +32,7 @@ demo: build ## train, export, serve and replay transactions until Ctrl-C (DATA=f
 	@exec $(BIN)/python -m server demo $(if $(DATA),--data "$(DATA)") \
 	    $(if $(DEMO_SECONDS),--seconds "$(DEMO_SECONDS)") $(DEMO_ARGS)
 
-test: lint ## lint, types and all tests (PYTEST_ARGS="-n 2")
+test: lint ## lint, types and all tests (PYTEST_ARGS="-k routing")
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: native-test build ## style, types, generated code, stubs
