@@ -47,6 +47,13 @@ cdef extern from "forest_kernels.h" nogil:
         const uint8_t* cut
         const int32_t* key
         const void* leaf
+    ctypedef struct forest_masks_t:
+        int32_t n_groups
+        int32_t n_rows
+        const uint8_t* slot
+        const uint8_t* cut
+        const uint32_t* mask
+        const void* leaf
     ctypedef struct forest_t:
         int32_t exact
         int32_t wide
@@ -65,6 +72,7 @@ cdef extern from "forest_kernels.h" nogil:
         const uint32_t* roots
         const forest_node_t* nodes
         forest_heaps_t[6] heaps
+        forest_masks_t masks
     int forest_has_isa(int isa)
     score_rows_fn forest_score_of(int isa)
 
@@ -166,7 +174,8 @@ cdef class Forest(Model):
     n_trees, n_nodes, max_depth : int
         Of the forest as given.
     layout : str
-        "heaps" (shallow trees), "preorder" (deep ones) or "mixed".
+        "heaps" (shallow trees), "preorder" (deep ones), "masks" (uneven trees of up to 32
+        leaves, AVX-512 only) or "mixed".
     isa : str
     exact : bool
         Leaves are on a dyadic grid: raw scores are bit-identical to ONNX Runtime's.
@@ -226,15 +235,20 @@ cdef class Forest(Model):
         self.isa = choose_isa(isa)
         traced = forest_trees.trace(trees)
         self.thresholds = forest_trees.thresholds_by_feature(trees)
-        packed = forest_layout.pack(trees, traced, self.thresholds)
+        packed = forest_layout.pack(
+            trees, traced, self.thresholds, can_mask=self.isa == "avx512"
+        )
         self.n_trees = len(trees.roots)
         self.n_nodes = n
         self.max_depth = traced.depth.max()
         self.exact = packed.exact
         self.resident_bytes = packed.resident_bytes
-        self.layout = (
-            "heaps" if len(packed.roots) == 0 else "mixed" if packed.heaps else "preorder"
+        forms = (
+            ["heaps"] * bool(packed.heaps)
+            + ["masks"] * (packed.masks is not None)
+            + ["preorder"] * bool(len(packed.roots))
         )
+        self.layout = forms[0] if len(forms) == 1 else "mixed"
         self.fill(packed)
         self.n_features = n_features
         self.table.n_features = n_features
@@ -271,6 +285,13 @@ cdef class Forest(Model):
             else:
                 target.key = <const int32_t*> address(heaps.cut)
             target.leaf = address(heaps.leaf)
+        if packed.masks is not None:
+            self.forest.masks.n_groups = packed.masks.n_groups
+            self.forest.masks.n_rows = packed.masks.n_rows
+            self.forest.masks.slot = <const uint8_t*> address(packed.masks.slot)
+            self.forest.masks.cut = <const uint8_t*> address(packed.masks.cut)
+            self.forest.masks.mask = <const uint32_t*> address(packed.masks.mask)
+            self.forest.masks.leaf = address(packed.masks.leaf)
         return 0
 
 

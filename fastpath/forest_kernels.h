@@ -20,6 +20,9 @@
  *           levels at once: one byte permutation fetches the bins of 64 nodes, one comparison
  *           makes their 64 answers, and eight trees then walk their answers in the eight lanes
  *           of a register.
+ *   masks   Uneven trees of up to 32 leaves, AVX-512 only: node i of 64 trees is one permutation
+ *           and one comparison; each tree whose answer is false loses the leaves below the
+ *           true child, and its leftmost leaf at the end is the row's (see forest_masks.py).
  *   keys    With thousands of distinct thresholds a feature, ranking a value costs more than it
  *           saves. Such forests compare keys instead: the bits of a float32, made to order
  *           as int32 (-0.0 is 0.0; a NaN is INT32_MAX where it goes to the false child, INT32_MIN
@@ -74,6 +77,16 @@ typedef struct {
     const void *leaf;               /* int16_t or int32_t units */
 } forest_heaps_t;
 
+/* Uneven trees in groups of 64. Node arrays are [n_groups][n_rows][64], padded with cut 255. */
+typedef struct {
+    int32_t n_groups;
+    int32_t n_rows;                 /* nodes a tree */
+    const uint8_t *slot;
+    const uint8_t *cut;
+    const uint32_t *mask;           /* leaves that a false answer leaves; leaf 0 is bit 31 */
+    const void *leaf;               /* [n_groups * 64][32], int16_t or int32_t units */
+} forest_masks_t;
+
 typedef struct {
     int32_t key;                    /* of the threshold; of a leaf: units, or a float's bits */
     uint32_t link;                  /* copy | (offset of the false child << copy_bits) */
@@ -98,6 +111,7 @@ typedef struct {
     const uint32_t *roots;          /* into nodes, in tree order */
     const forest_node_t *nodes;
     forest_heaps_t heaps[FOREST_N_DEPTHS];
+    forest_masks_t masks;           /* for forest_score_avx512 only; needs `ranked` */
 } forest_t;
 
 typedef int32_t (*forest_score_fn)(
@@ -263,7 +277,7 @@ FOREST_INLINE float forest_finish(const forest_t *forest, int32_t units, float v
                 forest_keys(forest, rows[i], keys);                                          \
             if (forest->ranked)                                                              \
                 make_bins(forest, rows[i], bins);                                            \
-            if (forest->n_heaps != 0)                                                        \
+            if (forest->n_heaps != 0 || forest->masks.n_groups != 0)                         \
                 units = walk_heaps(forest, bins, keys);                                      \
             if (forest->n_roots != 0)                                                        \
                 forest_walk_nodes(forest, keys, &units, &value);                             \
@@ -331,7 +345,8 @@ FOREST_DEFINE(forest_score_avx2, FOREST_TARGET_AVX2, forest_bins_avx2, forest_wa
 /* ----------------------------------------------------------------- AVX-512 */
 
 #define FOREST_TARGET_AVX512                                                               \
-    __attribute__((target("avx2,popcnt,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")))
+    __attribute__((target("avx2,popcnt,bmi,bmi2,avx512f,avx512cd,avx512bw,avx512dq,avx512vl,"   \
+                          "avx512vbmi")))
 
 FOREST_TARGET_AVX512 FOREST_INLINE uint32_t forest_count16_avx512(const float *t, __m512 x) {
     return (uint32_t) _mm_popcnt_u32(_mm512_cmp_ps_mask(_mm512_load_ps(t), x, _CMP_LT_OQ));
@@ -443,6 +458,34 @@ FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_answers(
     return sum;
 }
 
+/* 64 trees at a time, node by node. */
+FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_mask_groups(
+    const forest_masks_t *masks, const forest_row_t *row, const int parts, const int wide
+) {
+    const forest_heaps_t nodes = {.slot = masks->slot, .cut = masks->cut};
+    _Alignas(64) uint32_t ends[64];
+    int32_t sum = 0;
+    for (int32_t group = 0; group < masks->n_groups; group++) {
+        __m512i left[4];
+        for (int i = 0; i < 4; i++)
+            left[i] = _mm512_set1_epi32(-1);
+        for (int32_t i = 0; i < masks->n_rows; i++) {
+            const size_t node = ((size_t) group * (size_t) masks->n_rows + (size_t) i) * 64;
+            const uint64_t answers = forest_answers(&nodes, node, row, parts, 1);
+            for (int j = 0; j < 4; j++)
+                left[j] = _mm512_mask_and_epi32(
+                    left[j], (__mmask16) (answers >> (16 * j)), left[j],
+                    _mm512_load_si512(masks->mask + node + 16 * j)
+                );
+        }
+        for (int j = 0; j < 4; j++)
+            _mm512_store_si512(ends + 16 * j, _mm512_lzcnt_epi32(left[j]));
+        for (uint32_t j = 0; j < 64; j++)
+            sum += forest_leaf(masks->leaf, ((size_t) group * 64 + j) * 32 + ends[j], wide);
+    }
+    return sum;
+}
+
 FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_parts(
     const forest_t *forest, const forest_row_t *row, const int parts, const int ranked,
     const int wide
@@ -452,6 +495,8 @@ FOREST_TARGET_AVX512 FOREST_INLINE int32_t forest_walk_parts(
         const forest_heaps_t *heaps = &forest->heaps[i];
         sum += FOREST_BY_DEPTH(forest_walk_answers, heaps->depth, heaps, row, parts, ranked);
     }
+    if (ranked && forest->masks.n_groups != 0)
+        sum += forest_mask_groups(&forest->masks, row, parts, wide);
     return sum;
 }
 
@@ -492,7 +537,7 @@ static int forest_has_isa(int isa) {
     __builtin_cpu_init();
     if (isa == FOREST_AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
             && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("bmi2")
             && __builtin_cpu_supports("popcnt");
     if (isa == FOREST_AVX2)

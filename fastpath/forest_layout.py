@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastpath.errors import ModelError
+from fastpath.forest_masks import MAX_LEAVES, Masks, pack_masks
 from fastpath.forest_trees import Bools, Float32, Int32, Ints, Trace, Trees, quantize_leaves
 
 LINK_BITS = 32  # of a packed node: the copy, then the offset of the false child
 LANES = 8
+MIN_MASKED = 16  # trees: the masks of 64 cost as much as walking about ten
 MIN_HEAP_DEPTH = 3
 MAX_HEAP_DEPTH = 8
 MAX_SLOTS = 256
@@ -66,6 +68,7 @@ class Packed(NamedTuple):
     searches: NDArray[np.void]
     thresholds: Float32  # aligned to 64 bytes
     heaps: list[Heaps]
+    masks: Masks | None
     copies: NDArray[np.void]
     nodes: NDArray[np.void]
     roots: NDArray[np.uint32]
@@ -75,11 +78,13 @@ class Packed(NamedTuple):
         """Bytes of all arrays together."""
         arrays = [self.searches, self.thresholds, self.copies, self.nodes, self.roots]
         arrays += [a for h in self.heaps for a in (h.slot, h.cut, h.leaf)]
+        if self.masks is not None:
+            arrays += [self.masks.slot, self.masks.cut, self.masks.mask, self.masks.leaf]
         return sum(a.nbytes for a in arrays)
 
 
-def pack(trees: Trees, traced: Trace, thresholds: list[Float32]) -> Packed:
-    """Choose each tree's form and make all arrays."""
+def pack(trees: Trees, traced: Trace, thresholds: list[Float32], *, can_mask: bool) -> Packed:
+    """Choose each tree's form and make all arrays; `can_mask`: the kernel knows leaf masks."""
     grid = quantize_leaves(trees, traced)
     padded = np.left_shift(1, np.maximum(traced.depth, MIN_HEAP_DEPTH).clip(max=62))
     is_heap = (traced.depth <= MAX_HEAP_DEPTH) & (
@@ -88,16 +93,22 @@ def pack(trees: Trees, traced: Trace, thresholds: list[Float32]) -> Packed:
     # Heaps add their leaves in no particular order: only whole numbers may be added so.
     if grid is None:
         is_heap[:] = False
+    is_masked = ~is_heap & (traced.n_leaves <= MAX_LEAVES)
+    if grid is None or not can_mask or is_masked.sum() < MIN_MASKED:
+        is_masked[:] = False
     copies, node_copy = _copies(trees)
-    ranks = _searches(trees, traced, thresholds, is_heap)
-    ranked = bool(is_heap.any()) and ranks.n_slots <= MAX_SLOTS
+    ranks = _searches(trees, traced, thresholds, is_heap | is_masked)
+    ranked = bool((is_heap | is_masked).any()) and ranks.n_slots <= MAX_SLOTS
+    if not ranked:
+        is_masked[:] = False
     if not ranked and len(copies) > MAX_SLOTS:
         is_heap[:] = False
     slot, cut = (ranks.slot, ranks.cut) if ranked else (node_copy, order_keys(trees.threshold))
     heaps: list[Heaps] = []
+    masks = None
     wide = False
-    if grid is not None and is_heap.any():
-        leaves = grid[0][is_heap[traced.tree]]
+    if grid is not None and (is_heap | is_masked).any():
+        leaves = grid[0][(is_heap | is_masked)[traced.tree]]
         wide = bool(leaves.min() < -32768 or leaves.max() > 32767)
         levels = np.maximum(traced.depth, MIN_HEAP_DEPTH)
         for depth in np.unique(levels[is_heap]):
@@ -112,8 +123,15 @@ def pack(trees: Trees, traced: Trace, thresholds: list[Float32]) -> Packed:
                     leaf=_heap_leaves(shape, grid[0], np.int32 if wide else np.int16),
                 )
             )
+        if is_masked.any():
+            masks = pack_masks(trees, traced, is_masked, ranks.slot, ranks.cut, grid[0], wide)
+            masks = masks._replace(
+                slot=aligned(masks.slot.ravel()),
+                cut=aligned(masks.cut.ravel()),
+                mask=aligned(masks.mask.ravel()),
+            )
     copy_bits = len(copies).bit_length()  # the leaves' copy is number len(copies)
-    nodes, roots = _nodes(trees, traced, ~is_heap, grid, node_copy, copy_bits)
+    nodes, roots = _nodes(trees, traced, ~(is_heap | is_masked), grid, node_copy, copy_bits)
     keeps_copies = len(roots) > 0 or (bool(heaps) and not ranked)
     return Packed(
         exact=grid is not None,
@@ -126,6 +144,7 @@ def pack(trees: Trees, traced: Trace, thresholds: list[Float32]) -> Packed:
         searches=ranks.searches if ranked else ranks.searches[:0],
         thresholds=ranks.thresholds if ranked else ranks.thresholds[:0],
         heaps=heaps,
+        masks=masks,
         copies=copies if keeps_copies else copies[:0],
         nodes=nodes,
         roots=roots,

@@ -75,7 +75,24 @@ def test_numbers_of_trees_that_do_not_fill_the_lanes(n_trees: int) -> None:
 
 def test_leaf_wise_growth_mixes_heaps_and_nodes() -> None:
     forest = assert_equals_stock(grown(lambda b: b.uneven(31), 60))
-    assert forest.layout == "mixed"
+    assert forest.layout == "mixed"  # AVX-512: all but the shallow ones by leaf masks
+
+
+@pytest.mark.parametrize("n_leaves", [2, 15, 31, 32, 33])
+@pytest.mark.parametrize("n_trees", [15, 16, 64, 65])
+@pytest.mark.parametrize("units", [1 << 10, 1 << 16])
+def test_leaf_masks(n_leaves: int, n_trees: int, units: int) -> None:
+    # A comb on top makes every tree too deep for a heap that is always made.
+    def grow(b: Builder) -> int:
+        at = b.chain(9)
+        return b.split(at, b.uneven(n_leaves - 10)) if n_leaves > 10 else at
+
+    arrays = grown(grow, n_trees, units=units, n_features=20, n_thresholds=1500)
+    forest = assert_equals_stock(arrays, 60)
+    if forest.isa == "avx512":
+        fits = n_leaves <= 32 and n_trees >= 16
+        assert forest.layout == ("masks" if fits else "preorder")
+    assert Forest(**arrays, isa="baseline").layout == "preorder"
 
 
 def test_trees_of_different_depths() -> None:
