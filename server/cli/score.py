@@ -47,7 +47,7 @@ REQUEST_ERRORS = {
 def score(
     file: str | None, address: str, model: str, as_json: bool, example: bool, timeout_s: float
 ) -> None:
-    r"""Score the request in FILE (`-`: standard input) and print the answer.
+    """Score the request in FILE (`-`: standard input) and print the answer.
 
     \b
     scoregate score --example > request.json
@@ -56,7 +56,7 @@ def score(
     FILE is JSON: {"features": {"amount": 12.5, "night": false}}, beside which any field of a
     ScoreRequest may stand (request_id, entities, routing_key, model, options). Exit codes: 0
     scored; 2 the request cannot be used; 1 no answer.
-    """
+    """  # noqa: D301 - click looks for the backspace character itself
     if example == (file is not None):
         raise click.UsageError("give a FILE, or --example for one to start from")
     if file is not None:
