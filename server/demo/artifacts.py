@@ -5,7 +5,7 @@
       model.joblib       the scikit-learn model
       test.npz           the test week, as the replay wants it
       repository/fraud/<version>/   the bundle
-      server.log  replay.log  ready.json
+      server.log  replay.log  ready.json  lock
 
 The fingerprint covers everything that the artifacts depend on: what was simulated or the file's
 content, the versions of the libraries, and the code of the rooms that made them. The version is
