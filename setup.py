@@ -1,4 +1,4 @@
-"""Builds the Cython extensions of `fastpath`. Everything else is in pyproject.toml.
+"""Builds the Cython extensions of `fastpath` and `bench`. Everything else is in pyproject.toml.
 
 Environment:
   FASTPATH_DEBUG=1      bounds checks, line trace, no optimisation
@@ -65,9 +65,9 @@ def extension(source: Path) -> Extension:
     """One module, with the libraries that it declares."""
     libraries = LIBRARIES.get(source.stem, [])
     return Extension(
-        f"fastpath.{source.stem}",
+        f"{source.parent.name}.{source.stem}",
         [str(source)],
-        include_dirs=["fastpath"],
+        include_dirs=[str(source.parent)],
         extra_compile_args=COMPILE + [f for lib in libraries for f in pkg_config(lib, "--cflags")],
         extra_link_args=LINK + [f for lib in libraries for f in pkg_config(lib, "--libs")],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],
@@ -75,7 +75,8 @@ def extension(source: Path) -> Extension:
 
 
 only = [name for name in os.environ.get("FASTPATH_ONLY", "").split(",") if name]
-sources = sorted(p for p in Path("fastpath").glob("*.pyx") if not only or p.stem in only)
+found = [*Path("fastpath").glob("*.pyx"), *Path("bench").glob("*.pyx")]
+sources = sorted(path for path in found if not only or path.stem in only)
 # A query such as `--version` needs no compiler, no library and no generated C.
 BUILDS = {"build", "build_ext", "develop", "bdist_wheel", "editable_wheel", "install"}
 wanted = sources if BUILDS & set(sys.argv) else []

@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
     # services
     "service": set(),
     "echo": {"service"},
+    "batch_echo": {"service"},
     "scoring": {"engine", "metrics", "plan", "protobuf", "service"},
     # transport: knows services by their table only
     "pool": set(),
