@@ -18,7 +18,8 @@ ROOMS: dict[str, set[str]] = {
     # models and what they are made of
     "model": set(),
     "forest_trees": set(),
-    "forest_layout": {"forest_trees"},
+    "forest_masks": {"forest_trees"},
+    "forest_layout": {"forest_masks", "forest_trees"},
     "forest": {"forest_layout", "forest_trees", "model"},
     "linear": {"model"},
     "onnx": {"model"},
