@@ -536,10 +536,10 @@ FOREST_DEFINE(
 static int forest_has_isa(int isa) {
     __builtin_cpu_init();
     if (isa == FOREST_AVX512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-            && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("bmi2")
-            && __builtin_cpu_supports("popcnt");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd")
+            && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
+            && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi")
+            && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
     if (isa == FOREST_AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")
             && __builtin_cpu_supports("popcnt");
