@@ -4,9 +4,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastpath.model import Model
 
 class Linear(Model):
-    def __init__(
-        self, *, coefficients: ArrayLike, intercept: float, fill: ArrayLike
-    ) -> None: ...
+    def __init__(self, *, coefficients: ArrayLike, intercept: float, fill: ArrayLike) -> None: ...
     @property
     def coefficients(self) -> NDArray[np.float64]: ...
     @property
