@@ -186,7 +186,7 @@ cdef void engine_score(
         )
         return
     if engine.n_rows == MAX_BATCH:
-        engine_flush(engine, now_ns)
+        engine_flush(engine, _clock_ns(engine, now_ns))
     row = &engine.rows[engine.n_rows]
     row.call = call
     row.options = request.options
@@ -247,7 +247,7 @@ cdef void engine_score(
 
 cdef void _flush_before(engine_t* engine, row_t* row, int64_t now_ns) noexcept nogil:
     # `row` is filled but not counted yet, so flushing the others leaves it alone.
-    engine_flush(engine, now_ns)
+    engine_flush(engine, _clock_ns(engine, now_ns))
     if row != &engine.rows[0]:
         memcpy(&engine.rows[0], row, sizeof(row_t))
 
@@ -292,7 +292,6 @@ cdef void _score_batch(
     cdef row_t* row
     cdef error_t error
     cdef int32_t i, status, source
-    cdef int64_t before_ns = _clock_ns(engine, now_ns)
     cdef int64_t scored_ns, end_ns
     cdef uint64_t n_answered = 0
     status = arm.model.score_rows(
@@ -326,7 +325,7 @@ cdef void _score_batch(
             if row.n_by_source[source] != 0:
                 add(&slot.features_by_source[source], row.n_by_source[source])
         n_answered += 1
-        _answer(engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - before_ns), scored_ns)
+        _answer(engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - now_ns), scored_ns)
     add(&slot.predictions, n_answered)
     end_ns = _clock_ns(engine, now_ns)
     for i in range(n_members):

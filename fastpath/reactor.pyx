@@ -442,6 +442,8 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
             loop.host.service.enter(loop.host.service.context)
             for i in range(n):
                 handle(loop, &events[i])
+            # Anew: a deadline may have passed while the iteration's messages were read.
+            loop.host.now_ns = monotonic_ns()
             loop.host.service.flush(loop.host.service.context, loop.host.now_ns)
             loop.host.service.leave(loop.host.service.context)
             write_all(loop)

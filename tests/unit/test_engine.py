@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import uuid
 
 import pytest
@@ -320,7 +321,10 @@ def test_timings_are_filled_only_where_they_are_asked_for() -> None:
     request.named.values["age_days"].number = 1.0
     plain = request.SerializeToString()
     request.options.timings = True
-    answers = engine.answer([plain, request.SerializeToString()], now_ns=1)
+    now_ns = time.monotonic_ns()
+    answers = engine.answer(
+        [plain, request.SerializeToString()], now_ns=now_ns - 1_000, flush_ns=now_ns
+    )
     without, timed = (pb.ScoreResponse.FromString(body) for _, body, _ in answers)
     assert not without.HasField("timings")
     assert timed.timings.parse_ns > 0
