@@ -35,6 +35,10 @@ class RuntimeLibraryError(FastpathError):
 class ListenError(FastpathError, OSError):
     """An address cannot be listened on."""
 
+    def __str__(self) -> str:
+        """Return the text alone: an errno in front says nothing to whoever reads it."""
+        return self.strerror or super().__str__()
+
 
 class LoopError(FastpathError):
     """A loop is not running, or was asked for something that it cannot do in its state."""

@@ -1,6 +1,5 @@
 from typing import TypedDict, type_check_only
 
-
 __all__ = ["decode"]
 
 @type_check_only

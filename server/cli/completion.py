@@ -10,13 +10,13 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    r"""Print a completion script for SHELL.
+    """Print a completion script for SHELL.
 
     \b
     bash:  scoregate completion bash > ~/.local/share/bash-completion/completions/scoregate
     zsh:   scoregate completion zsh > "${fpath[1]}/_scoregate"
     fish:  scoregate completion fish > ~/.config/fish/completions/scoregate.fish
-    """
+    """  # noqa: D301 - \b is click's mark for lines that stay as they are
     root = ctx.find_root().command
     chosen = get_completion_class(shell)
     if chosen is None:
