@@ -67,6 +67,7 @@ def extension(source: Path) -> Extension:
         f"{source.parent.name}.{source.stem}",
         [str(source)],
         include_dirs=[str(source.parent)],
+        depends=[str(header) for header in source.parent.glob("*.h")],
         extra_compile_args=COMPILE + [f for lib in libraries for f in pkg_config(lib, "--cflags")],
         extra_link_args=LINK + [f for lib in libraries for f in pkg_config(lib, "--libs")],
         define_macros=[("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],

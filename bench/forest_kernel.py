@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.random_forests import Arrays, Builder, onnx_forest, perfect_forest
 from fastpath.forest import Forest, available_isas
 from fastpath.model import Model
 from fastpath.onnx import OnnxModel, library_version
-from tests.unit.forest_cases import Arrays, Builder, onnx_forest, perfect_forest
 
 N_FEATURES = 30
 SEED = 7

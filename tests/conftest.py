@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before any test imports onnxruntime, which otherwise reports usage over the network.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 settings.register_profile(
     "scoregate",
     deadline=None,

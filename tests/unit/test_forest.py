@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpath.errors import ModelError
-from fastpath.forest import Forest, available_isas
-from fastpath.forest_layout import order_keys
-from tests.unit.forest_cases import (
+from bench.random_forests import (
     Arrays,
     Builder,
     hard_rows,
@@ -20,6 +17,9 @@ from tests.unit.forest_cases import (
     perfect_forest,
     stock_scores,
 )
+from fastpath.errors import ModelError
+from fastpath.forest import Forest, available_isas
+from fastpath.forest_layout import order_keys
 
 Grow = Callable[[Builder], int]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.random_forests import Arrays, Builder, perfect_forest
 from fastpath.errors import ModelError
 from fastpath.forest import Forest, available_isas
-from tests.unit.forest_cases import Arrays, Builder, perfect_forest
 
 
 def stump(**changes: Any) -> Arrays:

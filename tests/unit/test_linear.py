@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from bench.random_forests import one_node_model
 from fastpath.errors import ModelError
 from fastpath.linear import Linear
-from tests.unit.forest_cases import one_node_model
 
 
 def graph(coefficients: NDArray[np.float64], intercept: float, fill: NDArray[np.float32]) -> bytes:

@@ -17,9 +17,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.random_forests import hard_rows, one_node_model, onnx_forest, perfect_forest
 from fastpath.errors import ModelError, RuntimeLibraryError
 from fastpath.onnx import KNOWN_GRAPH, OnnxModel, library_path, library_version
-from tests.unit.forest_cases import hard_rows, one_node_model, onnx_forest, perfect_forest
 
 
 def affine(

@@ -1,4 +1,8 @@
-"""Random forests, and the stock ONNX graph of the same arrays."""
+"""Random forests and the stock ONNX graph of the same arrays: for benchmarks and tests.
+
+Trees grow as boosting grows them at their largest (perfect), as leaf-wise growth does (uneven), or
+as no trainer would (chains): what a kernel must stand. Leaves lie on a dyadic grid.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,13 @@ class Builder:
         return len(self.nodes) - 1
 
     def leaf(self) -> int:
+        """Add a leaf; every builder returns the new node's place."""
         at = self._node()
         self.nodes[at][5] = float(self.rng.integers(-self.units, self.units + 1)) / 2.0**self.k
         return at
 
     def split(self, left: int, right: int) -> int:
+        """Add a node above two others."""
         at = self._node()
         missing = {"true": True, "false": False}.get(self.missing, bool(self.rng.integers(2)))
         feature = int(self.rng.integers(self.n_features))
@@ -44,18 +50,20 @@ class Builder:
         return at
 
     def perfect(self, depth: int) -> int:
+        """Grow a tree whose leaves all lie at one depth."""
         if depth == 0:
             return self.leaf()
         return self.split(self.perfect(depth - 1), self.perfect(depth - 1))
 
     def uneven(self, n_leaves: int) -> int:
-        """A tree grown by splitting a random piece, as leaf-wise growth does."""
+        """Grow a tree by splitting a random piece, as leaf-wise growth does."""
         if n_leaves == 1:
             return self.leaf()
         left = int(self.rng.integers(1, n_leaves))
         return self.split(self.uneven(left), self.uneven(n_leaves - left))
 
     def chain(self, depth: int) -> int:
+        """Grow a tree in which every node has a leaf: as deep as its leaves are many."""
         at = self.leaf()
         for _ in range(depth):
             other = self.leaf()
@@ -63,7 +71,7 @@ class Builder:
         return at
 
     def arrays(self, base: float = 0.0) -> Arrays:
-        """The constructor arguments of Forest, nodes shuffled so that no order is presumed."""
+        """Return Forest's arguments, nodes shuffled so that no order is presumed."""
         order = self.rng.permutation(len(self.nodes))
         place = np.argsort(order)
         columns = list(zip(*(self.nodes[i] for i in order), strict=True))
