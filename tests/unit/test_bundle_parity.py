@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from server.bundle import Bundle, load_model, read_bundle
+from fastpath.forest import Forest
+from fastpath.linear import Linear
+from server.bundle import Bundle, load, load_model, read_bundle
 from server.bundle.arrays import encode_arrays
+from server.bundle.graph import ForestGraph
 from server.bundle.load import golden_rows
 from server.bundle.manifest import GOLDEN, MODEL
 from server.bundle.parity import SPECIAL, check_equal, edge_values, first_difference, threshold_rows
@@ -90,6 +94,24 @@ def test_another_models_trees_refuse_the_bundle(bundle: Bundle) -> None:
     attributes["target_weights"].floats[0] += 2.0**-10
     with pytest.raises(ParityError):
         load_model(replaced(bundle, model=proto.SerializeToString()))
+
+
+def test_a_difference_that_golden_rows_do_not_show_is_found(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that sends NaN the wrong way is right on every row without one."""
+    build = load.native_engine
+
+    def wrong(graph: ForestGraph) -> Forest | Linear | None:
+        return build(dataclasses.replace(graph, missing_true=~graph.missing_true))
+
+    rows, raw = golden_rows(bundle)
+    whole = ~np.isnan(rows).any(axis=1)
+    golden = encode_arrays({"rows": rows[whole], "raw": raw[whole]})
+    load_model(replaced(bundle, golden=golden))
+    monkeypatch.setattr(load, "native_engine", wrong)
+    with pytest.raises(ParityError, match=r"the native engine gives .* on row \{f0: .*nan"):
+        load_model(replaced(bundle, golden=golden))
 
 
 def test_golden_arrays_must_fit(bundle: Bundle) -> None:
