@@ -30,8 +30,9 @@ from server.export.metrics import probabilities
 from server.export.stock import open_session, run
 
 Float32Array = NDArray[np.float32]
-# Rows at thresholds: all of them for usual models, a fixed sample for huge ones.
+# Rows at thresholds: all of them for usual models, a fixed sample for huge or very wide ones.
 MAX_EDGE_ROWS = 200_000
+MAX_EDGE_VALUES = 20_000_000
 MAX_SKLEARN_ROWS = 20_000
 GOLDEN_ROWS = 256
 # Beyond this, scikit-learn's own float32 transformers may overflow, which it then refuses.
@@ -77,7 +78,8 @@ def start(converted: Converted, where: str) -> Engines:
 def edge_rows(engines: Engines, valid: Float32Array) -> Float32Array:
     """Return rows at every threshold; for an opaque graph, neighbours of validation rows."""
     if engines.engine != "onnx":
-        return threshold_rows(engines.thresholds, valid, MAX_EDGE_ROWS)
+        limit = min(MAX_EDGE_ROWS, MAX_EDGE_VALUES // valid.shape[1])
+        return threshold_rows(engines.thresholds, valid, limit)
     return np.concatenate(neighbours(valid[: MAX_SKLEARN_ROWS // 4]))
 
 

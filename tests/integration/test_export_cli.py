@@ -118,7 +118,7 @@ def test_errors_are_one_line_and_exit_code_2(
     joblib.dump(forest.fit(data.x, np.arange(200) % 3), tmp_path / "three.joblib")
     joblib.dump(forest.fit(data.x[:, :4], data.y), tmp_path / "four.joblib")
     (tmp_path / "noise.joblib").write_bytes(b"\x00\x01noise")
-    (tmp_path / "bad.json").write_text('{"f0": {"defualt": 1}}')
+    (tmp_path / "bad.json").write_text('{"f0": {"fallback": 1}}')
     frame = pd.read_parquet(files / "rows.parquet")
     frame.assign(f2="text").to_parquet(tmp_path / "text.parquet")
     frame.assign(y=0).to_parquet(tmp_path / "one.parquet")
@@ -153,7 +153,7 @@ def test_errors_are_one_line_and_exit_code_2(
         ({"--threshold": "review"}, "not of the form name=score"),
         ({"--threshold": "review=2"}, "threshold review=2.0"),
         ({"--max-trees": "many"}, "neither a number of trees nor auto"),
-        ({"--defaults": tmp_path / "bad.json"}, "defualt"),
+        ({"--defaults": tmp_path / "bad.json"}, "fallback"),
         ({"--defaults": tmp_path / "none.json"}, "none.json: cannot be read"),
     ]
     for change, words in cases:

@@ -127,6 +127,25 @@ def test_missing_values_go_where_scikit_learn_sends_them(family: str) -> None:
     assert 0 < inner.sum() < len(inner), "both directions occur"
 
 
+@pytest.mark.parametrize("family", ["tree", "forest", "hist"])
+def test_splits_on_missingness_alone(family: str) -> None:
+    """scikit-learn splits "missing or not" at an infinite threshold."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, N_FEATURES)).astype(np.float32)
+    x[rng.random(x.shape) < 0.3] = np.nan
+    y = np.isnan(x[:, 1]).astype(int)
+    model = clone(FAMILIES[family]).fit(x, y)
+    converted = convert(model, N_FEATURES)
+    assert converted.forest is not None
+    inner = ~converted.forest.trees.is_leaf
+    assert np.isinf(converted.forest.trees.threshold[inner]).any()
+    rows = np.concatenate([x, np.full((1, N_FEATURES), np.inf, np.float32)])
+    engines = start(converted, "test")
+    native = engines.served.score(rows)
+    assert np.array_equal(native.view(np.uint32), run(engines.session, rows).view(np.uint32))
+    assert np.abs(to_score(native[:-1], converted.link) - probabilities(model, x)).max() < 1e-5
+
+
 def test_votes_meet_thresholds_exactly_and_never_leave_the_unit_interval() -> None:
     data = make_data(400)
     for n in (1, 3, 7, 10, 14, 100):
