@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from server.export import ExportOptions, ExportReport, export_model
+
+# Small fits gain nothing from OpenMP, and its spinning threads stall on a busy machine.
+threadpool_limits(limits=1, user_api="openmp")
 
 N_FEATURES = 6
 NAMES = [f"f{j}" for j in range(N_FEATURES)]
