@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from server.errors import BundleError
@@ -95,6 +95,7 @@ def read_graph(model: bytes, where: str) -> ForestGraph | LinearGraph | OpaqueGr
     except DecodeError as error:
         raise BundleError(f"{where}: not an ONNX model: {error}") from error
     graph = message.graph
+    _refuse_external_data(message, where)
     if not graph.node or not message.opset_import:
         raise BundleError(f"{where}: not an ONNX model: no nodes or no operator set")
     n_features = _check_interface(graph, where)
@@ -109,6 +110,24 @@ def read_graph(model: bytes, where: str) -> ForestGraph | LinearGraph | OpaqueGr
         if linear is not None:
             return linear
     return OpaqueGraph(n_features)
+
+
+def _refuse_external_data(message: Message, where: str) -> None:
+    """Refuse tensors kept in other files, wherever in the graph they stand.
+
+    onnxruntime would read whatever path the model names, below the process's working directory;
+    a bundle is what its manifest hashes, and nothing else.
+    """
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in value if isinstance(value, Sequence) else [value]:
+            if isinstance(part, pb.Tensor) and (part.external_data or part.data_location):
+                raise BundleError(
+                    f"{where}: tensor {part.name!r} is kept in another file; save the model with "
+                    "all data inside"
+                )
+            _refuse_external_data(part, where)
 
 
 def _check_interface(graph: pb.Graph, where: str) -> int:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11onnx_subset.proto\x12\x15scoregate.onnx_subset\"\xa1\x01\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12\t\n\x01s\x18\x04 \x01(\x0c\x12(\n\x01t\x18\x05 \x01(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x0f\n\x07strings\x18\t \x03(\x0c\x12\x0c\n\x04type\x18\x14 \x01(\x05\"\x89\x01\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x33\n\tattribute\x18\x05 \x03(\x0b\x32 .scoregate.onnx_subset.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"z\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x16\n\nfloat_data\x18\x04 \x03(\x02\x42\x02\x10\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\x12\x17\n\x0b\x64ouble_data\x18\n \x03(\x01\x42\x02\x10\x01\"1\n\tDimension\x12\x11\n\tdim_value\x18\x01 \x01(\x03\x12\x11\n\tdim_param\x18\x02 \x01(\t\"6\n\x05Shape\x12-\n\x03\x64im\x18\x01 \x03(\x0b\x32 .scoregate.onnx_subset.Dimension\"L\n\nTensorType\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12+\n\x05shape\x18\x02 \x01(\x0b\x32\x1c.scoregate.onnx_subset.Shape\">\n\x04Type\x12\x36\n\x0btensor_type\x18\x01 \x01(\x0b\x32!.scoregate.onnx_subset.TensorType\"D\n\tValueInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04type\x18\x02 \x01(\x0b\x32\x1b.scoregate.onnx_subset.Type\"\xd7\x01\n\x05Graph\x12)\n\x04node\x18\x01 \x03(\x0b\x32\x1b.scoregate.onnx_subset.Node\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12/\n\x05input\x18\x0b \x03(\x0b\x32 .scoregate.onnx_subset.ValueInfo\x12\x30\n\x06output\x18\x0c \x03(\x0b\x32 .scoregate.onnx_subset.ValueInfo\"*\n\x07OpsetId\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"(\n\nStringPair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xd0\x01\n\x05Model\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12+\n\x05graph\x18\x07 \x01(\x0b\x32\x1c.scoregate.onnx_subset.Graph\x12\x34\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1e.scoregate.onnx_subset.OpsetId\x12\x39\n\x0emetadata_props\x18\x0e \x03(\x0b\x32!.scoregate.onnx_subset.StringPair')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11onnx_subset.proto\x12\x15scoregate.onnx_subset\"\xa1\x03\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12\t\n\x01s\x18\x04 \x01(\x0c\x12(\n\x01t\x18\x05 \x01(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12\'\n\x01g\x18\x06 \x01(\x0b\x32\x1c.scoregate.onnx_subset.Graph\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x0f\n\x07strings\x18\t \x03(\x0c\x12.\n\x07tensors\x18\n \x03(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12,\n\x06graphs\x18\x0b \x03(\x0b\x32\x1c.scoregate.onnx_subset.Graph\x12\x0c\n\x04type\x18\x14 \x01(\x05\x12:\n\rsparse_tensor\x18\x16 \x01(\x0b\x32#.scoregate.onnx_subset.SparseTensor\x12;\n\x0esparse_tensors\x18\x17 \x03(\x0b\x32#.scoregate.onnx_subset.SparseTensor\"\x89\x01\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x33\n\tattribute\x18\x05 \x03(\x0b\x32 .scoregate.onnx_subset.Attribute\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\xcb\x01\n\x06Tensor\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x16\n\nfloat_data\x18\x04 \x03(\x02\x42\x02\x10\x01\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\x12\x17\n\x0b\x64ouble_data\x18\n \x03(\x01\x42\x02\x10\x01\x12\x38\n\rexternal_data\x18\r \x03(\x0b\x32!.scoregate.onnx_subset.StringPair\x12\x15\n\rdata_location\x18\x0e \x01(\x05\"m\n\x0cSparseTensor\x12-\n\x06values\x18\x01 \x01(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12.\n\x07indices\x18\x02 \x01(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\"1\n\tDimension\x12\x11\n\tdim_value\x18\x01 \x01(\x03\x12\x11\n\tdim_param\x18\x02 \x01(\t\"6\n\x05Shape\x12-\n\x03\x64im\x18\x01 \x03(\x0b\x32 .scoregate.onnx_subset.Dimension\"L\n\nTensorType\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12+\n\x05shape\x18\x02 \x01(\x0b\x32\x1c.scoregate.onnx_subset.Shape\">\n\x04Type\x12\x36\n\x0btensor_type\x18\x01 \x01(\x0b\x32!.scoregate.onnx_subset.TensorType\"D\n\tValueInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04type\x18\x02 \x01(\x0b\x32\x1b.scoregate.onnx_subset.Type\"\x98\x02\n\x05Graph\x12)\n\x04node\x18\x01 \x03(\x0b\x32\x1b.scoregate.onnx_subset.Node\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x0binitializer\x18\x05 \x03(\x0b\x32\x1d.scoregate.onnx_subset.Tensor\x12/\n\x05input\x18\x0b \x03(\x0b\x32 .scoregate.onnx_subset.ValueInfo\x12\x30\n\x06output\x18\x0c \x03(\x0b\x32 .scoregate.onnx_subset.ValueInfo\x12?\n\x12sparse_initializer\x18\x0f \x03(\x0b\x32#.scoregate.onnx_subset.SparseTensor\"*\n\x07OpsetId\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"(\n\nStringPair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"C\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04node\x18\x07 \x03(\x0b\x32\x1b.scoregate.onnx_subset.Node\"\x84\x02\n\x05Model\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12+\n\x05graph\x18\x07 \x01(\x0b\x32\x1c.scoregate.onnx_subset.Graph\x12\x34\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1e.scoregate.onnx_subset.OpsetId\x12\x39\n\x0emetadata_props\x18\x0e \x03(\x0b\x32!.scoregate.onnx_subset.StringPair\x12\x32\n\tfunctions\x18\x19 \x03(\x0b\x32\x1f.scoregate.onnx_subset.Function')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR'].fields_by_name['double_data']._loaded_options = None
   _globals['_TENSOR'].fields_by_name['double_data']._serialized_options = b'\020\001'
   _globals['_ATTRIBUTE']._serialized_start=45
-  _globals['_ATTRIBUTE']._serialized_end=206
-  _globals['_NODE']._serialized_start=209
-  _globals['_NODE']._serialized_end=346
-  _globals['_TENSOR']._serialized_start=348
-  _globals['_TENSOR']._serialized_end=470
-  _globals['_DIMENSION']._serialized_start=472
-  _globals['_DIMENSION']._serialized_end=521
-  _globals['_SHAPE']._serialized_start=523
-  _globals['_SHAPE']._serialized_end=577
-  _globals['_TENSORTYPE']._serialized_start=579
-  _globals['_TENSORTYPE']._serialized_end=655
-  _globals['_TYPE']._serialized_start=657
-  _globals['_TYPE']._serialized_end=719
-  _globals['_VALUEINFO']._serialized_start=721
-  _globals['_VALUEINFO']._serialized_end=789
-  _globals['_GRAPH']._serialized_start=792
-  _globals['_GRAPH']._serialized_end=1007
-  _globals['_OPSETID']._serialized_start=1009
-  _globals['_OPSETID']._serialized_end=1051
-  _globals['_STRINGPAIR']._serialized_start=1053
-  _globals['_STRINGPAIR']._serialized_end=1093
-  _globals['_MODEL']._serialized_start=1096
-  _globals['_MODEL']._serialized_end=1304
+  _globals['_ATTRIBUTE']._serialized_end=462
+  _globals['_NODE']._serialized_start=465
+  _globals['_NODE']._serialized_end=602
+  _globals['_TENSOR']._serialized_start=605
+  _globals['_TENSOR']._serialized_end=808
+  _globals['_SPARSETENSOR']._serialized_start=810
+  _globals['_SPARSETENSOR']._serialized_end=919
+  _globals['_DIMENSION']._serialized_start=921
+  _globals['_DIMENSION']._serialized_end=970
+  _globals['_SHAPE']._serialized_start=972
+  _globals['_SHAPE']._serialized_end=1026
+  _globals['_TENSORTYPE']._serialized_start=1028
+  _globals['_TENSORTYPE']._serialized_end=1104
+  _globals['_TYPE']._serialized_start=1106
+  _globals['_TYPE']._serialized_end=1168
+  _globals['_VALUEINFO']._serialized_start=1170
+  _globals['_VALUEINFO']._serialized_end=1238
+  _globals['_GRAPH']._serialized_start=1241
+  _globals['_GRAPH']._serialized_end=1521
+  _globals['_OPSETID']._serialized_start=1523
+  _globals['_OPSETID']._serialized_end=1565
+  _globals['_STRINGPAIR']._serialized_start=1567
+  _globals['_STRINGPAIR']._serialized_end=1607
+  _globals['_FUNCTION']._serialized_start=1609
+  _globals['_FUNCTION']._serialized_end=1676
+  _globals['_MODEL']._serialized_start=1679
+  _globals['_MODEL']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

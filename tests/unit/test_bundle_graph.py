@@ -129,9 +129,34 @@ def a_classifier() -> bytes:
     return bytes(to_onnx(model, data.x[:1], options={"zipmap": False}).SerializeToString())
 
 
+def external(tensor: TensorProto) -> TensorProto:
+    """Let a tensor point to a file, as onnx's own external data does."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def weights_in_a_file() -> bytes:
+    linear = linear_graph(LinearModel(np.ones(6), 0.0, np.full(6, np.nan, np.float32)))
+    model = onnx.load_model_from_string(linear)
+    external(model.graph.initializer[0])
+    return bytes(model.SerializeToString())
+
+
+def a_branch_with_weights_in_a_file() -> bytes:
+    model = onnx.load_model_from_string(weights_in_a_file())
+    hidden = model.graph.initializer.pop(0)
+    inner = helper.make_graph([], "inner", [], [], initializer=[hidden])
+    model.graph.node[0].attribute.append(helper.make_attribute("then_branch", inner))
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (weights_in_a_file, "is kept in another file"),
+        (a_branch_with_weights_in_a_file, "is kept in another file"),
         (lambda: b"", "not an ONNX model"),
         (lambda: b"\x00garbage\xff" * 20, "not an ONNX model"),
         (lambda: Path(__file__).read_bytes(), "not an ONNX model"),
