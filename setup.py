@@ -18,7 +18,11 @@ DEBIAN_LINE = "apt-get install -y build-essential pkg-config libnghttp2-dev"
 
 # Native libraries by module, as pkg-config names them. Modules that are not listed need none.
 LIBRARIES = {
-    name: ["libnghttp2"] for name in ("answers", "handover", "http2", "loop", "reactor", "sans_io")
+    name: ["libnghttp2"]
+    for name in (
+        *("answers", "handover", "http2", "loop", "reactor", "sans_io"),  # fastpath
+        *("arena", "check", "client", "driver", "generator", "tally"),  # bench
+    )
 }
 MINIMUM = {"libnghttp2": "1.43"}
 

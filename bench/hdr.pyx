@@ -161,7 +161,11 @@ cdef class Histogram:
 
     def buckets(self):
         """Return (highest value in ns, count) of every count that is not 0, ascending."""
-        return [(highest_of(i), self.hist.counts[i]) for i in range(N_COUNTS) if self.hist.counts[i]]
+        return [
+            (highest_of(i), self.hist.counts[i])
+            for i in range(N_COUNTS)
+            if self.hist.counts[i] > 0
+        ]
 
     def merge(self, Histogram other not None):
         """Add the counts of another histogram to this one."""

@@ -15,6 +15,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int connect(int fd, const sockaddr* address, socklen_t size)
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
 
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLLET
+
 cdef extern from "<time.h>" nogil:
     struct itimerspec:
         timespec it_interval

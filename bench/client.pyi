@@ -1,0 +1,1 @@
+"""One HTTP/2 connection of the generator. Nothing of it is visible from Python."""

@@ -1,0 +1,1 @@
+"""The generator's loop. Nothing of it is visible from Python."""
