@@ -12,8 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-MODULES := $(sort $(wildcard fastpath/*.pyx))
-NATIVE_SOURCES := $(MODULES) $(wildcard fastpath/*.pxd fastpath/c/*.pxd fastpath/*.h fastpath/c/*.h)
+MODULES := $(sort $(wildcard fastpath/*.pyx bench/*.pyx))
+NATIVE_SOURCES := $(MODULES) $(wildcard fastpath/*.pxd fastpath/c/*.pxd fastpath/*.h bench/*.pxd bench/*.h)
 PROTOS := $(wildcard protos/*/*.proto protos/*/*/*.proto protos/*.proto)
 
 # Files stay whole: servers and bundles are made once per file.
@@ -38,13 +38,13 @@ test: lint ## lint, types and all tests (PYTEST_ARGS="-k routing")
 lint: native-test build ## style, types, generated code, stubs
 	@echo "ruff"; $(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
-	@echo "cython-lint"; PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fastpath
+	@echo "cython-lint"; PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint fastpath bench
 	@echo "codespell"; $(BIN)/codespell
 	@echo "generated code"; $(BIN)/python protos/generate.py --check
 	@echo "mypy"; $(BIN)/mypy
 	@echo "stubtest"; $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
 	    --allowlist tests/typing/stubtest_allowlist.txt --ignore-unused-allowlist \
-	    $(patsubst fastpath/%.pyx,fastpath.%,$(MODULES))
+	    $(subst /,.,$(MODULES:.pyx=))
 
 bench: native-test build ## measure, and write bench/results/latest.json
 	@$(BIN)/python -m bench $(BENCH_ARGS)
@@ -85,6 +85,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 	@touch $@
 
 build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native
-	@echo "Compiling fastpath ($(words $(MODULES)) modules)"
+	@echo "Compiling $(words $(MODULES)) modules of fastpath and bench"
 	@$(BIN)/python setup.py -q build_ext --inplace --parallel 2
 	@mkdir -p build && touch $@
