@@ -1,64 +1,119 @@
-"""`python -m bench`: measure everything there is and write one result file."""
+"""`python -m bench`: measure everything there is and write the result files.
+
+`latest.json` holds the figures that the README quotes; every scenario has a file of its name.
+With `--quick` the same is run for a minute or two and written to `bench/results/quick/`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
-from bench import kernels, model, transport
-from bench.h2load import LoadError
-from bench.processes import ServerDiedError
-from bench.results import Spread, Target, write
+from bench import kernels, model, results, scenario, transport
+from bench.errors import BenchError
+from bench.progress import Display
+from bench.results import Spread, Target
+from bench.runner import Options, Report, Runner, free_core
+
+RESULTS = Path("bench/results")
+SOAK_SCALE = 0.01
 
 
-def table(values: dict[str, object], targets: list[Target]) -> str:
+def table(values: dict[str, Any], targets: list[Target]) -> str:
     """Lay the numbers out for a terminal."""
-    lines = [f"{'':44}{'min':>12}{'median':>12}{'max':>12}"]
+    lines = [f"{'':48}{'min':>12}{'median':>12}{'max':>12}"]
     for name, value in values.items():
         if isinstance(value, Spread):
-            lines.append(f"{name:44}{value.min:12.4g}{value.median:12.4g}{value.max:12.4g}")
+            lines.append(f"{name:48}{value.min:12.5g}{value.median:12.5g}{value.max:12.5g}")
         elif isinstance(value, bool | int | float):
-            lines.append(f"{name:44}{'':12}{value!s:>12}")
-    lines += ["", f"{'target':44}{'measured':>12}{'promised':>15}"]
+            lines.append(f"{name:48}{'':12}{value!s:>12}")
+    lines += ["", f"{'target':48}{'measured':>12}{'promised':>15}"]
     lines += [
-        f"{t.name:44}{t.value:12.4g}{t.op:>6}{t.target:9.4g}  {'met' if t.met else 'NOT MET'}"
+        f"{t.name:48}{t.value:12.5g}{t.op:>6}{t.target:9.4g}  {'met' if t.met else 'NOT MET'}"
         for t in targets
     ]
     return "\n".join(lines)
 
 
+def scenario_table(report: Report) -> str:
+    """Lay a scenario out for a terminal: its runs, then its promises."""
+    names = ("calls_per_s", "cpu_us_per_call", "p50_us", "p99_us", "p999_us", "n_errors")
+    heads = ("calls/s", "CPU µs", "p50 µs", "p99 µs", "p99.9 µs", "errors")
+    lines = [f"{'run':20}" + "".join(f"{head:>12}" for head in heads)]
+    metrics = report.metrics()
+    for run in dict.fromkeys(found.run for found in report.runs):
+        cells = []
+        for name in names:
+            spread = metrics.get(f"{run}.{name}")
+            cells.append(f"{spread.median:12,.5g}" if spread else f"{'-':>12}")
+        bound = any(found.client_bound for found in report.runs if found.run == run)
+        lines.append(f"{run:20}" + "".join(cells) + ("  client-bound" if bound else ""))
+    _, targets, unjudged = report.promises()
+    if targets or unjudged:
+        lines.append("")
+    lines += [
+        f"{t.name:30}{t.value:12.4g} {t.op} {t.target:<9.4g} {'met' if t.met else 'NOT MET'}"
+        for t in targets
+    ]
+    lines += [f"not judged: {reason}" for reason in unjudged]
+    lines += [f"NOT VALID: {reason}" for reason in report.reasons]
+    return "\n".join(lines)
+
+
+def document(report: Report, command: str) -> dict[str, Any]:
+    """Return the result file of one scenario."""
+    found = report.document()
+    return results.document(found, found.pop("targets"), command)
+
+
 def main() -> int:
     """Run the benchmarks; 0 when they ran, whether or not every target is met."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the calls: a first look")
-    parser.add_argument("--out", type=Path, help="result file; latest.json, or none with --quick")
+    parser.add_argument("--quick", action="store_true", help="under three minutes: a first look")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the result files")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="latest, or scenarios' names")
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("the benchmarks need two cores: one for the server, one for the load")
-    sizes = transport.QUICK if options.quick else transport.FULL
-    out = options.out or (None if options.quick else Path("bench/results/latest.json"))
-    started = time.monotonic()
-
-    def say(what: str) -> None:
-        print(f"[{time.monotonic() - started:6.1f} s] {what}", file=sys.stderr, flush=True)
-
+    quick = options.quick
+    folder = options.out or (RESULTS / "quick" if quick else RESULTS)
+    command = "make bench-quick" if quick else "make bench"
+    display = Display()
+    names = options.only or ["latest", *scenario.available()]
     try:
-        say("model: 100 trees of depth 6 on 30 features")
-        bench = model.prepare()
-        kernel_values, kernel_targets = kernels.run(bench, sizes.repetitions, say)
-        socket_values, socket_targets = transport.run(bench, sizes, say)
-    except (LoadError, ServerDiedError) as error:
+        scenarios = [scenario.load(scenario.find(name)) for name in names if name != "latest"]
+        if "latest" in names:
+            display.say("model: 100 trees of depth 6 on 30 features")
+            _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
+        for wanted in scenarios:
+            scale = SOAK_SCALE if wanted.name == "soak" else 1.0
+            choices = Options(time_scale=scale, quick=quick, core=free_core())
+            report = Runner(wanted, choices, display).run()
+            print(f"\n{wanted.title} ({wanted.name})\n{scenario_table(report)}")
+            results.save(folder / f"{wanted.name}.json", document(report, command))
+    except BenchError as error:
+        display.end()
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    values, targets = socket_values | kernel_values, socket_targets + kernel_targets
-    print(table(values, targets))
-    if out is not None:
-        write(out, values, targets, "make bench")
-        print(f"\nwritten to {out}")
+    print(f"\nwritten to {folder}; `scoregate bench report {folder}/*.json` shows them")
     return 0
+
+
+def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> None:
+    bench = model.prepare()
+    kernel_values, kernel_targets = kernels.run(bench, sizes.repetitions, display.say)
+    values, targets = transport.run(bench, sizes, display, free_core())
+    runs = values.pop("runs")
+    values |= kernel_values
+    targets += kernel_targets
+    print(table(values, targets))
+    for reason in values["invalid_reasons"]:  # type: ignore[attr-defined]
+        print(f"NOT VALID: {reason}")
+    whole = results.document({**values, "runs": runs}, targets, command)
+    results.save(folder / "latest.json", whole)
 
 
 if __name__ == "__main__":

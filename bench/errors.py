@@ -21,3 +21,15 @@ class LoadInputError(LoadError, ValueError):
 
 class HistogramError(BenchError, ValueError):
     """An encoded histogram is damaged, or of another shape than ours."""
+
+
+class ScenarioError(BenchError, ValueError):
+    """A scenario file cannot be used: unreadable, malformed, or asking for what cannot be."""
+
+
+class SourceError(BenchError, ValueError):
+    """Messages cannot be read or made: a damaged recording, a column that is not there."""
+
+
+class ResultError(BenchError, ValueError):
+    """A result file cannot be read, or holds nothing that can be shown or compared."""

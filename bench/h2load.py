@@ -1,8 +1,6 @@
-"""Debian's h2load as the load, until a harness of our own exists.
+"""Debian's h2load, for one thing: to see that our own generator is no slower than a known one.
 
-It is closed-loop and sees only `:status`; so every run is checked against the server's own
-counters (see `transport`), and latency is quoted for one call in flight only, where closed and
-open loop agree.
+It is closed-loop, sends one message again and again, and sees only `:status`.
 """
 
 from __future__ import annotations
@@ -17,11 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-LOAD_CORE = "1"
-
-
-class LoadError(RuntimeError):
-    """h2load is missing, failed, or some of its calls did."""
+from bench.errors import LoadError
+from bench.processes import LOAD_CORE
 
 
 @dataclass(frozen=True)

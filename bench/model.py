@@ -10,22 +10,27 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 
+from bench.random_forests import stock_scores
 from bench.results import versions
 from fastpath.spec import layout_fingerprint
 from server.export import ExportOptions, export_model
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
 FOLDER = Path("var/bench")
+MODEL_NAME = "bench"
 N_FEATURES = 30
 N_TREES = 100
 DEPTH = 6
 N_ROWS = 40_000
+HEAVY_TREES = 300
+HEAVY_DEPTH = 12
 NAMES = [f"f{i:02d}" for i in range(N_FEATURES)]
 
 
@@ -36,6 +41,10 @@ class BenchModel:
     repository: Path
     bundle: Path
     rows: np.ndarray  # float32 (n_rows, 30), none seen in training
+
+    def raw_scores(self, rows: np.ndarray) -> np.ndarray:
+        """Return stock onnxruntime's raw score of each row: what answers have to carry."""
+        return stock_scores((self.bundle / "model.onnx").read_bytes(), rows)
 
     def request(self, row: int = 0) -> bytes:
         """Return an encoded ScoreRequest: dense form, request id, one entity."""
@@ -57,15 +66,29 @@ def rows_and_target(n_rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame(values, columns=NAMES), (rng.random(n_rows) < chance).astype(int)
 
 
+def _options() -> ExportOptions:
+    return ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
+
+
+def _bundle(kind: str, recipe: list[object]) -> tuple[Path, Path, bool]:
+    """Return repository and bundle of one recipe, and whether the bundle is there already."""
+    key = hashlib.sha256(json.dumps([*recipe, versions()]).encode()).hexdigest()[:12]
+    repository = FOLDER / f"{kind}-{key}"
+    bundle = repository / MODEL_NAME / "1"
+    if (bundle / "manifest.json").exists():
+        return repository, bundle, True
+    for old in FOLDER.glob(f"{kind}-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    return repository, bundle, False
+
+
+@cache
 def prepare() -> BenchModel:
     """Train and export the model, unless this recipe's bundle is there."""
-    recipe = json.dumps([N_FEATURES, N_TREES, DEPTH, N_ROWS, versions()])
-    key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    repository = FOLDER / key
-    bundle = repository / "bench" / "1"
+    repository, bundle, there = _bundle("boosted", [N_FEATURES, N_TREES, DEPTH, N_ROWS])
     valid, valid_target = rows_and_target(20_000, seed=2)
-    if not (bundle / "manifest.json").exists():
-        shutil.rmtree(FOLDER, ignore_errors=True)
+    if not there:
         train, target = rows_and_target(N_ROWS, seed=1)
         model = HistGradientBoostingClassifier(
             max_iter=N_TREES,
@@ -75,7 +98,23 @@ def prepare() -> BenchModel:
             early_stopping=False,
             random_state=0,
         ).fit(train, target)
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        options = ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
-        export_model(model, train, target, valid, valid_target, out=bundle, options=options)
+        export_model(model, train, target, valid, valid_target, out=bundle, options=_options())
+    return BenchModel(repository, bundle, valid.to_numpy())
+
+
+@cache
+def prepare_heavy() -> BenchModel:
+    """Train and export a forest that costs many times more: a server that one client overloads.
+
+    Unbounded-style trees on the same features; nothing is claimed about this model itself.
+    """
+    repository, bundle, there = _bundle("heavy", [N_FEATURES, HEAVY_TREES, HEAVY_DEPTH])
+    valid, valid_target = rows_and_target(20_000, seed=2)
+    if not there:
+        train, target = rows_and_target(N_ROWS, seed=1)
+        model = ExtraTreesClassifier(
+            HEAVY_TREES, max_depth=HEAVY_DEPTH, n_jobs=-1, random_state=0
+        ).fit(train, target)
+        few, few_target = valid[:2000], valid_target[:2000]
+        export_model(model, train, target, few, few_target, out=bundle, options=_options())
     return BenchModel(repository, bundle, valid.to_numpy())

@@ -13,12 +13,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.errors import BenchError
+
 SERVER_CORE = "0"
+LOAD_CORE = "1"
 START_TIMEOUT_S = 60.0
 
 
-class ServerDiedError(RuntimeError):
-    """A server ended before it was ready."""
+class ServerDiedError(BenchError):
+    """A server ended before it was ready, or while it was measured."""
+
+
+def cpu_ns(pid: int) -> int:
+    """Return user and system time of a process so far, by its own clock.
+
+    Raises
+    ------
+    ServerDiedError
+        There is no such process.
+    """
+    # clock_getcpuclockid(3): the scheduler's count of a whole process.
+    try:
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        raise ServerDiedError(f"process {pid} is gone") from None
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process now.
+
+    Raises
+    ------
+    ServerDiedError
+        There is no such process.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ServerDiedError(f"process {pid} is gone")
 
 
 @dataclass(frozen=True)
@@ -36,16 +72,12 @@ class Server:
         return int(str(addresses[door]).rsplit(":", 1)[1])
 
     def cpu_ns(self) -> int:
-        """Return user and system time of all its threads so far (the scheduler's own count)."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+        """Return user and system time of all its threads so far, those that ended included."""
+        return cpu_ns(self.pid)
 
     def resident_bytes(self) -> int:
         """Return its resident memory now."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise ServerDiedError(f"process {self.pid} is gone")
+        return resident_bytes(self.pid)
 
 
 @contextmanager
