@@ -22,8 +22,9 @@ DEMO_SECONDS ?=
 DEMO_ARGS ?=
 DATA ?=
 BENCH_ARGS ?=
+PROFILE_ARGS ?=
 
-.PHONY: help demo test lint bench build protos clean native native-test
+.PHONY: help demo test lint bench profile build protos clean native native-test
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -48,6 +49,9 @@ lint: native-test build ## style, types, generated code, stubs
 
 bench: native-test build ## measure, and write bench/results/latest.json
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+profile: native-test build ## instructions per call and flame graphs (needs valgrind and linux-perf)
+	@$(BIN)/python -m bench.profile $(PROFILE_ARGS)
 
 build: build/.extensions ## the virtual environment and the compiled extensions
 
