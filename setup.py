@@ -21,7 +21,7 @@ LIBRARIES = {
     name: ["libnghttp2"]
     for name in (
         *("answers", "handover", "http2", "loop", "reactor", "sans_io"),  # fastpath
-        *("arena", "check", "client", "driver", "generator", "tally"),  # bench
+        *("arena", "check", "client", "driver", "generator", "links", "tally"),  # bench
     )
 }
 MINIMUM = {"libnghttp2": "1.43"}

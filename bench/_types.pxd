@@ -204,6 +204,8 @@ ctypedef struct load_t:
     int64_t tick_ns
     int64_t active_ns            # the last event
     int64_t woke_ns              # when the last wait ended
+    int64_t idle_ns              # in waits and in turns that did nothing, since measuring
+    int32_t was_busy             # the running turn has read something or begun a call
     int32_t n_free               # over all connections
     int32_t n_open
     int32_t n_in_flight

@@ -46,7 +46,8 @@ def parse(text: str) -> Address:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise LoadInputError(f"{text!r}: the host cannot be resolved: {error}") from None
-    family, _, _, _, where = found[0]
+    # "localhost" is both; servers more often listen on IPv4 alone than on IPv6 alone.
+    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     number = struct.pack(">H", int(port))
     if family == socket.AF_INET:
         packed = socket.inet_aton(str(where[0])) + bytes(8)

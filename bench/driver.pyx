@@ -1,26 +1,22 @@
-"""The generator's loop: sockets, timers, the schedule.
+"""The generator's loop: the schedule, the turns, time-outs.
 
-Rules: one thread; no Python object, no GIL, no lock, and no allocation per call. A call's send time
-is read from the clock right before `send`, the end of an answer right after `recv`.
+Rules: one thread; no Python object, no GIL, no lock, and no allocation per call.
 
 How it works: one turn waits for epoll (until a timer that goes off `spin_ns` before the next
 due call, then polls), reads every ready socket once, and sends at once what its answers
 free. Due calls go to the connections in turn, among those with a free stream; where none is free,
-they wait in the schedule itself, and the wait counts. A lost connection comes back after 1 ms,
-then 2, 4 ... up to a second, until it answers again.
+they wait in the schedule itself, and the wait counts.
 
 The loop watches itself: it notes when it woke over `stall_ns` later than it had planned, or was
-busy as long (the machine took the core away), and when CLOCK_REALTIME jumped against
-CLOCK_MONOTONIC.
+busy as long (the machine took the core away), when CLOCK_REALTIME jumped against
+CLOCK_MONOTONIC, and how much of its time went into turns that did something.
 
 What it does not do: it decides nothing about validity; that is `bench.outcome`.
 """
 
-from libc.errno cimport EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EINTR, EPIPE, errno
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
+from libc.errno cimport errno
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, llabs, malloc
-from libc.string cimport memcpy
-from posix.time cimport timespec
 from posix.unistd cimport close
 
 from bench._types cimport *
@@ -31,18 +27,24 @@ from bench.client cimport (
     count_free,
     session_cancel,
     session_close,
-    session_gather,
-    session_is_over,
-    session_open,
-    session_receive,
     session_submit,
+)
+from bench.links cimport (
+    INPUT_BYTES,
+    OUTPUT_BYTES,
+    begin_connect,
+    clock_ns,
+    end_connect,
+    flush_marked,
+    lose,
+    mark,
+    read_some,
 )
 from bench.tally cimport (
     call_begin,
     call_end,
     call_never_began,
     call_release,
-    call_sent,
     second_turn,
 )
 from fastpath.c.linux cimport *
@@ -50,227 +52,10 @@ from fastpath.c.sockets cimport *
 
 cdef enum:
     MAX_EVENTS = 64
-    INPUT_BYTES = 131072
-    OUTPUT_BYTES = 131072
     TICK_MS = 20
 
 cdef int64_t TICK_NS = 20_000_000
-cdef int64_t FIRST_BACKOFF_NS = 1_000_000
-cdef int64_t LAST_BACKOFF_NS = 1_000_000_000
-
-
-cdef int64_t clock_ns(int clock) noexcept nogil:
-    cdef timespec now
-    clock_gettime(clock, &now)
-    return <int64_t> now.tv_sec * 1_000_000_000 + now.tv_nsec
-
-
-# ---------------------------------------------------------------- connections
-
-
-cdef void watch(connection_t* connection, uint32_t events, int operation) noexcept nogil:
-    cdef epoll_event event
-    event.events = events
-    event.data.ptr = connection
-    if epoll_ctl(connection.load.epoll_fd, operation, connection.fd, &event) == 0:
-        connection.events = events
-
-
-cdef void mark(connection_t* connection) noexcept nogil:
-    if not connection.is_dirty:
-        connection.is_dirty = 1
-        connection.next_dirty = connection.load.dirty
-        connection.load.dirty = connection
-
-
-cdef void lose(connection_t* connection, int32_t lost, int32_t cause) noexcept nogil:
-    # The connection has ended, or never came to be: try again later.
-    cdef load_t* load = connection.load
-    if connection.state == OPEN:
-        load.n_open -= 1
-    load.counters.lost[lost] += 1
-    connection.last_lost = lost
-    connection.state = DOWN
-    session_close(connection, cause)
-    count_free(connection)
-    if connection.fd >= 0:
-        close(connection.fd)
-        connection.fd = -1
-    connection.n_pending = 0
-    if connection.backoff_ns == 0:
-        connection.backoff_ns = FIRST_BACKOFF_NS
-    else:
-        connection.backoff_ns = min(2 * connection.backoff_ns, LAST_BACKOFF_NS)
-    connection.retry_ns = load.now_ns + connection.backoff_ns
-
-
-cdef void lose_by_errno(connection_t* connection, int code) noexcept nogil:
-    # While connecting.
-    connection.load.last_errno = code
-    lose(
-        connection,
-        LOST_REFUSED if code == ECONNREFUSED else LOST_CONNECT,
-        CAUSE_NO_CONNECTION,
-    )
-
-
-cdef void opened(connection_t* connection) noexcept nogil:
-    cdef load_t* load = connection.load
-    connection.state = OPEN
-    load.n_open += 1
-    if connection.has_opened:
-        load.counters.n_reconnects += 1
-    connection.has_opened = 1
-    if session_open(connection) != 0:
-        lose(connection, LOST_INTERNAL, CAUSE_INTERNAL)
-        return
-    watch(connection, EPOLLIN, EPOLL_CTL_MOD)
-    count_free(connection)
-    mark(connection)
-
-
-cdef void begin_connect(connection_t* connection) noexcept nogil:
-    cdef load_t* load = connection.load
-    cdef int on = 1
-    cdef int done
-    cdef int code
-    connection.fd = socket(load.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    if connection.fd < 0:
-        load.last_errno = errno
-        lose(connection, LOST_INTERNAL, CAUSE_NO_CONNECTION)
-        return
-    if load.family != AF_UNIX:
-        setsockopt(connection.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-    connection.state = CONNECTING
-    connection.retry_ns = load.now_ns + load.connect_ns
-    done = connect(connection.fd, <const sockaddr*> load.address, load.n_address)
-    code = errno
-    if done != 0 and code != EINPROGRESS:
-        lose_by_errno(connection, code)
-        return
-    watch(connection, EPOLLOUT, EPOLL_CTL_ADD)
-    if done == 0:
-        opened(connection)
-
-
-cdef void end_connect(connection_t* connection) noexcept nogil:
-    cdef int code = 0
-    cdef socklen_t size = sizeof(code)
-    getsockopt(connection.fd, SOL_SOCKET, SO_ERROR, &code, &size)
-    if code != 0:
-        lose_by_errno(connection, code)
-    else:
-        opened(connection)
-
-
-cdef void lose_by_peer(connection_t* connection, int32_t is_reset) noexcept nogil:
-    if connection.is_garbled:
-        lose(connection, LOST_GARBAGE, CAUSE_GARBAGE)
-    elif connection.is_going and connection.n_active == 0:
-        # An orderly leave-taking is no failure: come back at once.
-        connection.backoff_ns = 0
-        lose(connection, LOST_AFTER_GOAWAY, CAUSE_GOAWAY)
-    else:
-        lose(connection, LOST_RESET if is_reset else LOST_CLOSED, CAUSE_CLOSED)
-
-
-# ---------------------------------------------------------------- reading and writing
-
-
-cdef int32_t send_some(connection_t* connection, const uint8_t* data, size_t n) noexcept nogil:
-    # Sends, and keeps what the kernel does not take. -1: the connection is lost.
-    cdef ssize_t sent = send(connection.fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT)
-    if sent < 0:
-        if errno != EAGAIN and errno != EINTR:
-            lose_by_peer(connection, errno == ECONNRESET or errno == EPIPE)
-            return -1
-        sent = 0
-    if <size_t> sent == n:
-        return 0
-    if connection.pending == NULL:
-        connection.pending = <uint8_t*> malloc(OUTPUT_BYTES)
-        if connection.pending == NULL:
-            lose(connection, LOST_INTERNAL, CAUSE_INTERNAL)
-            return -1
-    if connection.n_pending == 0:
-        memcpy(connection.pending, data + sent, n - <size_t> sent)
-        connection.pending_sent = 0
-        connection.n_pending = n - <size_t> sent
-    else:
-        connection.pending_sent += <size_t> sent
-        connection.n_pending -= <size_t> sent
-    if not connection.events & EPOLLOUT:
-        watch(connection, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD)
-    return 1
-
-
-cdef void stamp(load_t* load, connection_t* connection) noexcept nogil:
-    # Everything that was submitted is about to be sent.
-    cdef call_t* call = connection.first_unsent
-    if call == NULL:
-        return
-    load.now_ns = clock_ns(CLOCK_MONOTONIC)
-    while call != NULL:
-        call_sent(load, call, load.now_ns)
-        call = call.next_unsent
-    connection.first_unsent = NULL
-    connection.last_unsent = NULL
-
-
-cdef void flush(load_t* load, connection_t* connection) noexcept nogil:
-    cdef ssize_t n
-    cdef int32_t kept
-    if connection.state != OPEN:
-        return
-    if connection.n_pending > 0:
-        kept = send_some(
-            connection, connection.pending + connection.pending_sent, connection.n_pending
-        )
-        if kept != 0:
-            return
-        connection.n_pending = 0
-    while True:
-        n = session_gather(connection, load.output, OUTPUT_BYTES)
-        if n < 0:
-            lose(connection, LOST_INTERNAL, CAUSE_INTERNAL)
-            return
-        if n == 0:
-            break
-        stamp(load, connection)
-        kept = send_some(connection, load.output, <size_t> n)
-        if kept != 0:
-            break
-    if connection.state != OPEN:
-        return
-    # Streams that were reset are closed by their sending.
-    count_free(connection)
-    if session_is_over(connection):
-        lose_by_peer(connection, 0)
-    elif connection.events & EPOLLOUT and connection.n_pending == 0:
-        watch(connection, EPOLLIN, EPOLL_CTL_MOD)
-
-
-cdef void flush_marked(load_t* load) noexcept nogil:
-    cdef connection_t* connection
-    while load.dirty != NULL:
-        connection = load.dirty
-        load.dirty = connection.next_dirty
-        connection.is_dirty = 0
-        flush(load, connection)
-
-
-cdef void read_some(load_t* load, connection_t* connection) noexcept nogil:
-    cdef ssize_t n = recv(connection.fd, load.input, INPUT_BYTES, MSG_DONTWAIT)
-    cdef int code = errno
-    load.now_ns = clock_ns(CLOCK_MONOTONIC)
-    if n > 0:
-        session_receive(connection, load.input, <size_t> n)
-        count_free(connection)
-        mark(connection)
-    elif n == 0:
-        lose_by_peer(connection, 0)
-    elif code != EAGAIN and code != EINTR:
-        lose_by_peer(connection, code == ECONNRESET)
+cdef int64_t LEAD_NS = 1_000_000
 
 
 # ---------------------------------------------------------------- beginning calls
@@ -289,6 +74,7 @@ cdef int32_t begin(
     cdef call_t* call = call_begin(load, intended_ns, ready_ns, intended_ns >= load.measure_ns)
     if call == NULL:
         return -1
+    load.was_busy = 1
     if session_submit(connection, call) != 0:
         call_end(load, call, CAUSE_INTERNAL)
         call_release(load, call)
@@ -380,7 +166,7 @@ cdef void tick(load_t* load) noexcept nogil:
             continue
         if connection.state == CONNECTING:
             lose(connection, LOST_CONNECT_TIMEOUT, CAUSE_NO_CONNECTION)
-        elif load.is_running:
+        elif load.is_running or connection.last_lost < 0:
             begin_connect(connection)
     if not load.is_running:
         return
@@ -438,9 +224,13 @@ cdef int32_t wait(load_t* load, epoll_event* events) noexcept nogil:
         arm(load, due_ns)
         planned_ns = due_ns
     note_stall(load, before_ns - load.woke_ns)
+    if not load.was_busy:
+        load.idle_ns += before_ns - load.woke_ns
     n = epoll_wait(load.epoll_fd, events, MAX_EVENTS, timeout_ms)
     load.now_ns = clock_ns(CLOCK_MONOTONIC)
     load.woke_ns = load.now_ns
+    load.idle_ns += load.now_ns - before_ns
+    load.was_busy = n > 0
     note_stall(load, load.now_ns - planned_ns)
     if n > 0:
         load.active_ns = load.now_ns
@@ -575,8 +365,8 @@ cdef void load_run(load_t* load) noexcept nogil:
     # From the first call to the last answer.
     load.now_ns = clock_ns(CLOCK_MONOTONIC)
     load.clock_offset_ns = clock_ns(CLOCK_REALTIME) - load.now_ns
-    # The first calls are due in a moment: what is prepared here must not be in their lag.
-    load.start_ns = load.now_ns + FIRST_BACKOFF_NS
+    # Scheduled calls are due in a moment: what is prepared here must not be in their lag.
+    load.start_ns = load.now_ns + (LEAD_NS if load.is_open else 0)
     load.measure_ns = load.start_ns + load.warmup_ns
     load.end_ns = load.measure_ns + load.duration_ns
     load.last_end_ns = load.measure_ns
@@ -588,6 +378,7 @@ cdef void load_run(load_t* load) noexcept nogil:
     while not load.is_over:
         if not load.is_measuring and load.now_ns >= load.measure_ns:
             load.is_measuring = 1
+            load.idle_ns = 0
             load.cpu_start_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID)
         turn(load)
         if load.n_in_flight == 0 and (

@@ -16,10 +16,10 @@ seed only.
 What it does not do: TLS, streaming calls, compression.
 """
 
-import math
 import os
 import struct
 import threading
+from contextlib import suppress
 from urllib.parse import unquote
 
 import numpy as np
@@ -36,10 +36,10 @@ from fastpath.c.linux cimport ATOMIC_RELAXED, atomic_load, atomic_store
 from fastpath.c.nghttp2 cimport NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE
 
 from bench import address as addresses
-from bench import verdict
+from bench import arguments, verdict
 from bench.check import find_raw_score
 from bench.errors import LoadError, LoadInputError
-from bench.message import CHECKS, Message
+from bench.message import Message
 from bench.outcome import (
     CALL_CAUSES,
     CONNECTION_CAUSES,
@@ -61,59 +61,6 @@ assert len(CONNECTION_CAUSES) == N_CONNECTION_CAUSES
 MOST_SLOTS = 1_000_000
 WAIT_S = 0.1
 BUSY = "a run of this generator is under way; wait for it, or make another generator"
-
-
-def _positive(name, value, most):
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 < value <= most):
-        raise LoadInputError(f"{name} is {value!r}; it has to be above 0 and at most {most:g}")
-    return value
-
-
-def _not_negative(name, value, most):
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= most):
-        raise LoadInputError(f"{name} is {value!r}; it has to be 0 to {most:g}")
-    return value
-
-
-def _headers(method, authority, timeout_s):
-    # One request's headers, in the order of the wire.
-    us = max(1, round(timeout_s * 1e6))
-    timeout = f"{us}u" if us < 10**8 else f"{max(1, us // 1000)}m"
-    return [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", method.encode()),
-        (b":authority", authority.encode()),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-        (b"user-agent", b"scoregate-bench"),
-        (b"grpc-timeout", timeout.encode()),
-    ]
-
-
-def _checked(messages, check):
-    # Each message with the check that its answer gets.
-    if check is not None and check not in CHECKS:
-        raise LoadInputError(f"check is {check!r}; it has to be one of {', '.join(CHECKS)}")
-    messages = tuple(messages)
-    if not messages:
-        raise LoadInputError("there are no messages to send; give at least one")
-    checks = []
-    for i, message in enumerate(messages):
-        if not isinstance(message, Message):
-            raise LoadInputError(f"message {i} is a {type(message).__name__}, not a Message")
-        method = message.method
-        if not (method.startswith("/") and method.isascii() and method.isprintable()):
-            raise LoadInputError(
-                f"message {i}: {method!r} is no method's path; write /package.Service/Method"
-            )
-        wanted = message.check if check is None else check
-        if (wanted == "bytes" and message.expected is None) or (
-            wanted == "score" and message.expected_raw is None
-        ):
-            raise LoadInputError(f"message {i} has nothing to check {wanted} against")
-        checks.append(CHECKS.index(wanted))
-    return messages, checks
 
 
 cdef class Generator:
@@ -186,10 +133,9 @@ cdef class Generator:
         self._limits = Limits() if limits is None else limits
         self._lock = threading.Lock()
         self._core = core
-        self.messages, self._checks = _checked(messages, check)
-        for name, value in (("n_connections", n_connections), ("n_streams", n_streams)):
-            if not isinstance(value, int) or value < 1:
-                raise LoadInputError(f"{name} is {value!r}; it has to be a whole number above 0")
+        self.messages, self._checks = arguments.checked(messages, check)
+        arguments.whole("n_connections", n_connections)
+        arguments.whole("n_streams", n_streams)
         if n_connections * n_streams > MOST_SLOTS:
             raise LoadInputError(
                 f"{n_connections} connections of {n_streams} streams; at most {MOST_SLOTS} calls "
@@ -202,21 +148,23 @@ cdef class Generator:
                 f"core {core} is not among {sorted(os.sched_getaffinity(0))}, where this process "
                 "may run"
             )
-        self._timeout_s = _positive("timeout_s", timeout_s, 3600)
-        self._give_up_s = _positive("give_up_s", give_up_s, 86400)
-        _not_negative("check_share", check_share, 1)
-        _not_negative("slack_s", slack_s, 3600)
+        self._timeout_s = arguments.positive("timeout_s", timeout_s, 3600)
+        self._give_up_s = arguments.positive("give_up_s", give_up_s, 86400)
+        arguments.not_negative("check_share", check_share, 1)
+        arguments.not_negative("slack_s", slack_s, 3600)
         waits_s = timeout_s if max_queue_s is None else max_queue_s
         load.n_connections = n_connections
         load.n_streams = n_streams
         load.timeout_ns = round((timeout_s + slack_s) * 1e9)
-        load.max_queue_ns = round(_not_negative("max_queue_s", waits_s, 86400) * 1e9)
-        load.spin_ns = round(_not_negative("spin_us", spin_us, 1e6) * 1e3)
-        load.poll_ns = round(_not_negative("poll_us", poll_us, 1e9) * 1e3)
-        load.late_ns = round(_positive("late_ms", self._limits.late_ms, 1e6) * 1e6)
-        load.stall_ns = round(_positive("max_stall_ms", self._limits.max_stall_ms, 1e6) * 1e6)
+        arguments.not_negative("max_queue_s", waits_s, 86400)
+        load.max_queue_ns = round(waits_s * 1e9)
+        load.spin_ns = round(arguments.not_negative("spin_us", spin_us, 1e6) * 1e3)
+        load.poll_ns = round(arguments.not_negative("poll_us", poll_us, 1e9) * 1e3)
+        load.late_ns = round(self._limits.late_ms * 1e6)
+        load.stall_ns = round(self._limits.max_stall_ms * 1e6)
         load.give_up_ns = round(self._give_up_s * 1e9)
-        load.connect_ns = round(_positive("connect_timeout_s", connect_timeout_s, 3600) * 1e9)
+        arguments.positive("connect_timeout_s", connect_timeout_s, 3600)
+        load.connect_ns = round(connect_timeout_s * 1e9)
         load.seed = <uint64_t> (int(seed) & 0xFFFFFFFFFFFFFFFF)
         load.check_below = <uint64_t> round(check_share * 2.0**63)
         load.is_random = order == "random"
@@ -244,7 +192,7 @@ cdef class Generator:
         cdef Py_ssize_t j
         methods = {m.method: None for m in self.messages}
         numbers = {method: i for i, method in enumerate(methods)}
-        headers = [_headers(m, self._address.authority, self._timeout_s) for m in methods]
+        headers = [arguments.headers(m, self._address.authority, self._timeout_s) for m in methods]
         self._kept = (framed, headers)
         load.methods = <method_t*> calloc(len(methods), sizeof(method_t))
         load.messages = <message_t*> calloc(len(self.messages), sizeof(message_t))
@@ -297,17 +245,8 @@ cdef class Generator:
             No connection can be made, or an argument cannot be used.
         """
         cdef const int64_t[::1] times
-        try:
-            given = np.ascontiguousarray(times_ns)
-        except (TypeError, ValueError) as error:
-            raise LoadInputError(f"times_ns is no array of times: {error}") from None
-        if given.ndim != 1 or given.size == 0 or given.dtype != np.int64:
-            raise LoadInputError(
-                f"times_ns is {given.dtype} of shape {given.shape}; it has to be int64, (n,), n > 0"
-            )
-        if given[0] < 0 or (np.diff(given) < 0).any():
-            raise LoadInputError("times_ns has to ascend from 0")
-        _not_negative("warmup_s", warmup_s, 86400)
+        given = arguments.times(times_ns)
+        arguments.not_negative("warmup_s", warmup_s, 86400)
         times = given
         with self._alone():
             self.load.is_open = 1
@@ -340,10 +279,10 @@ cdef class Generator:
         if (duration_s is None) == (n_calls is None):
             raise LoadInputError("give either duration_s or n_calls")
         if duration_s is not None:
-            _positive("duration_s", duration_s, 7 * 86400)
-        elif not isinstance(n_calls, int) or n_calls < 1:
-            raise LoadInputError(f"n_calls is {n_calls!r}; it has to be a whole number above 0")
-        _not_negative("warmup_s", warmup_s, 86400)
+            arguments.positive("duration_s", duration_s, 7 * 86400)
+        else:
+            arguments.whole("n_calls", n_calls)
+        arguments.not_negative("warmup_s", warmup_s, 86400)
         with self._alone():
             self.load.is_open = 0
             self.load.times_ns = NULL
@@ -393,7 +332,8 @@ cdef class Generator:
         load.free_slots = load.oldest = load.newest = NULL
         load.dirty = NULL
         load.stop = load.armed_ns = load.next_index = load.n_measured = load.tick_ns = 0
-        load.active_ns = load.woke_ns = load.cpu_start_ns = load.cpu_end_ns = 0
+        load.active_ns = load.woke_ns = load.idle_ns = load.was_busy = 0
+        load.cpu_start_ns = load.cpu_end_ns = 0
         load.n_free = load.n_open = load.n_in_flight = load.is_running = load.is_measuring = 0
         load.next_connection = load.ended = load.is_over = load.last_errno = 0
         load.n_seconds = load.clock_jump_ns = load.n_stalls = load.longest_stall_ns = 0
@@ -411,23 +351,29 @@ cdef class Generator:
             load_run(&self.load)
 
     def _in_thread(self, work, on_progress):
-        # The loop in a thread of its own, so that this one can take Ctrl-C.
-        def pinned():
-            if self._core is not None:
-                os.sched_setaffinity(0, {self._core})
-            work()
+        # The loop in a thread of its own, so that this one can take Ctrl-C. It is waited for by
+        # an event: an interrupted Thread.join may take a running thread for ended.
+        ended = threading.Event()
 
-        thread = threading.Thread(target=pinned, name="bench-load", daemon=True)
-        thread.start()
+        def pinned():
+            try:
+                if self._core is not None:
+                    os.sched_setaffinity(0, {self._core})
+                work()
+            finally:
+                ended.set()
+
+        threading.Thread(target=pinned, name="bench-load", daemon=True).start()
         try:
-            while thread.is_alive():
-                thread.join(WAIT_S)
+            while not ended.wait(WAIT_S):
                 if on_progress is not None:
                     on_progress(self._progress())
         finally:
-            if thread.is_alive():
+            # Nothing may be freed under the loop, however often somebody presses Ctrl-C.
+            while not ended.is_set():
                 atomic_store(&self.load.stop, 1, ATOMIC_RELAXED)
-            thread.join()
+                with suppress(KeyboardInterrupt):
+                    ended.wait(WAIT_S)
 
     def _progress(self):
         # Read while the loop writes: each number is whole, together they may be a call apart.
@@ -524,6 +470,7 @@ cdef class Generator:
             "first_wrong": self._wrong(),
             "series": series,
             "generator_cpu_s": (load.cpu_end_ns - load.cpu_start_ns) / 1e9,
+            "generator_busy_share": min(1.0, max(0.0, 1 - load.idle_ns / 1e9 / seconds)),
             "clock_jump_ns": load.clock_jump_ns,
             "longest_stall_ns": load.longest_stall_ns,
             "n_stalls": load.n_stalls,

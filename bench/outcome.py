@@ -7,9 +7,11 @@ microseconds in the series.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
+from bench.errors import LoadInputError
 from bench.hdr import Histogram
 
 STATUSES = (
@@ -65,6 +67,9 @@ class Limits:
         How late the loop may wake, or how long one turn may take.
     max_clock_jump_ms
         How far the wall clock may jump against the monotonic one.
+    max_busy_share
+        Open loop: how busy the generator may be. Above, answers wait for it, and their wait would
+        be taken for the server's.
     """
 
     max_error_share: float = 0.0
@@ -73,6 +78,13 @@ class Limits:
     late_ms: float = 1.0
     max_stall_ms: float = 50.0
     max_clock_jump_ms: float = 100.0
+    max_busy_share: float = 0.97
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not (math.isfinite(value) and 0 <= value <= 1e6):
+                raise LoadInputError(f"the limit {limit.name} is {value!r}; it has to be 0 to 1e6")
 
 
 class Second(NamedTuple):
@@ -141,7 +153,9 @@ class LoadResult:
     series
         One row per second.
     generator_cpu_s
-        User and system time of the generator's thread while it measured.
+        User and system time of the generator's thread while it measured; polling counts.
+    generator_busy_share
+        Share of the time in which its loop did something other than to wait or to poll.
     clock_jump_ns, longest_stall_ns, n_stalls
         What the machine did meanwhile.
     """
@@ -168,11 +182,17 @@ class LoadResult:
     first_wrong: WrongAnswer | None
     series: list[Second]
     generator_cpu_s: float
+    generator_busy_share: float
     clock_jump_ns: int
     longest_stall_ns: int
     n_stalls: int
     valid: bool
     invalid_reasons: list[str] = field(default_factory=list)
+
+    @property
+    def client_bound(self) -> bool:
+        """Whether the generator was the limit, at least in part: no statement about the server."""
+        return self.generator_busy_share >= 0.9
 
     @property
     def n_errors(self) -> int:
@@ -188,7 +208,7 @@ class LoadResult:
         found["series"] = [row._asdict() for row in self.series]
         for name in ("latency", "service_time", "lag"):
             found[name] = summary(found[name])
-        return found
+        return found | {"n_errors": self.n_errors, "client_bound": self.client_bound}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> LoadResult:

@@ -181,7 +181,7 @@ cdef void keep_wrong(load_t* load, call_t* call) noexcept nogil:
         return
     load.wrong_index = call.message_index
     load.wrong_body = <uint8_t*> malloc(call.n_body + 1)
-    if load.wrong_body != NULL:
+    if load.wrong_body != NULL and call.n_body > 0:
         memcpy(load.wrong_body, call.body, call.n_body)
         load.n_wrong_body = call.n_body
 

@@ -51,6 +51,12 @@ def _schedule(found: Mapping[str, Any], limits: Limits) -> list[str]:
             f"{limits.late_ms:g} ms late, allowed {limits.max_late_share:.2%}; give it a core of "
             "its own or a lower rate"
         )
+    busy = found["generator_busy_share"]
+    if found["mode"] == "open" and busy > limits.max_busy_share:
+        reasons.append(
+            f"the generator was busy {busy:.1%} of the time, allowed {limits.max_busy_share:.1%}: "
+            "its own limit was measured; lower the rate"
+        )
     return reasons
 
 

@@ -1,0 +1,1 @@
+"""A connection's socket. Nothing of it is visible from Python."""

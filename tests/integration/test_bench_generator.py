@@ -1,0 +1,655 @@
+"""The load generator against real servers: what it sends, measures, checks and admits.
+
+No test asserts how fast anything is. Limits on lag and stalls are lifted where they are not the
+subject: a busy machine breaks them, and that is what they are for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from bench.errors import LoadError, LoadInputError
+from bench.generator import Generator, Limits, LoadResult, Message, Progress, Schedule
+from server.pb.scoregate.v1 import scoring_pb2 as pb
+from tests.support.h2client import ECHO
+from tests.support.h2server import Call, H2Server, RawServer
+from tests.support.serving import FEATURES, MODEL, ROOT, Serving, example_repository
+
+ANY_MACHINE = Limits(
+    max_lag_p99_ms=1e6,
+    max_late_share=1,
+    max_stall_ms=1e6,
+    max_clock_jump_ms=1e6,
+    max_busy_share=1,
+)
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run `scoregate echo`; its addresses by door."""
+    folder = tmp_path_factory.mktemp("echo")
+    ready = folder / "ready.json"
+    command = [sys.executable, "-m", "server", "echo", "--port", "0", "--ready-file", str(ready)]
+    process = subprocess.Popen([*command, "--unix-socket", str(folder / "echo.sock")], cwd=ROOT)
+    try:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        yield json.loads(ready.read_text())["addresses"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def echoes(*sizes: int) -> list[Message]:
+    """Return messages that differ, and whose answer is the message."""
+    bodies = [bytes((i * 31 + j) % 256 for j in range(n)) for i, n in enumerate(sizes)]
+    return [Message(ECHO, body, body) for body in bodies]
+
+
+def one(message: bytes = b"x", expected: bytes | None = None) -> list[Message]:
+    return [Message(ECHO, message, expected)]
+
+
+def load(address: str, messages: list[Message] | None = None, **options: Any) -> Generator:
+    return Generator(address, messages or one(), **{"limits": ANY_MACHINE, **options})
+
+
+def assert_whole(result: LoadResult) -> None:
+    """Check what must hold of every run."""
+    assert result.n_sent >= result.n_answered == result.latency.count == result.service_time.count
+    assert result.lag.count == result.n_sent
+    assert result.n_answered == sum(result.status_counts.values())
+    assert result.n_scheduled == result.n_answered + sum(result.transport_errors.values())
+    assert sum(row.calls for row in result.series) == result.n_scheduled
+    assert sum(row.errors for row in result.series) == result.n_errors + result.n_wrong
+    assert result.valid == (not result.invalid_reasons)
+    back = LoadResult.from_json(json.loads(json.dumps(result.to_json())))
+    assert back.latency.encode() == result.latency.encode()
+    assert back.to_json() == result.to_json()
+
+
+# ---------------------------------------------------------------- good servers
+
+
+@pytest.mark.parametrize("door", ["fast", "unix"])
+@pytest.mark.parametrize("order", ["cycle", "random"])
+def test_closed_loop_checks_every_answer(echo: dict[str, str], door: str, order: str) -> None:
+    messages = echoes(0, 1, 5, 200, 3000, 70_000)
+    result = load(echo[door], messages, n_connections=3, n_streams=5, order=order).run_closed(
+        n_calls=3000
+    )
+    assert result.valid, result.invalid_reasons
+    assert result.status_counts == {"OK": 3000}
+    assert (result.n_checked, result.n_wrong, result.n_scheduled) == (3000, 0, 3000)
+    assert result.calls_per_s == pytest.approx(3000 / result.seconds)
+    assert 0 < result.service_time.min <= result.service_time.percentile(50)
+    assert_whole(result)
+
+
+@pytest.mark.parametrize("door", ["fast", "unix"])
+def test_open_loop_sends_what_the_schedule_says(echo: dict[str, str], door: str) -> None:
+    times = Schedule.poisson(2000, seed=11).times_ns(1.5)
+    result = load(echo[door], echoes(10, 500)).run_open(times, warmup_s=0.5)
+    n_measured = int((times >= 500_000_000).sum())
+    assert result.valid, result.invalid_reasons
+    assert result.n_scheduled == n_measured
+    assert result.n_warmup == len(times) - n_measured
+    assert result.status_counts == {"OK": n_measured}
+    assert result.n_checked == n_measured
+    # Latency counts from the intention, service from the sending.
+    assert result.latency.mean() >= result.service_time.mean()
+    assert_whole(result)
+
+
+def test_a_closed_run_by_time_warms_up_first(echo: dict[str, str]) -> None:
+    seen: list[Progress] = []
+    result = load(echo["fast"]).run_closed(duration_s=1.2, warmup_s=0.3, on_progress=seen.append)
+    assert result.valid, result.invalid_reasons
+    assert result.n_warmup > 0
+    assert 1.2 <= result.seconds < 2.2
+    assert len(result.series) >= 2
+    assert len(seen) >= 3
+    assert seen[-1].n_answered <= result.n_answered
+    assert any(p.last is not None and p.last.calls > 0 for p in seen)
+    assert_whole(result)
+
+
+def test_runs_of_one_generator_are_apart(echo: dict[str, str]) -> None:
+    generator = load(echo["fast"], echoes(7))
+    results = [generator.run_closed(n_calls=n) for n in (50, 20)]
+    results.append(generator.run_open(np.arange(30, dtype=np.int64) * 1_000_000))
+    assert [r.n_answered for r in results] == [50, 20, 30]
+    assert [r.latency.count for r in results] == [50, 20, 30]
+
+
+def test_a_share_of_the_answers_is_checked(echo: dict[str, str]) -> None:
+    def checked(seed: int) -> int:
+        generator = load(echo["fast"], echoes(9), check_share=0.25, seed=seed)
+        return generator.run_closed(n_calls=4000).n_checked
+
+    first = checked(1)
+    assert 800 < first < 1200
+    assert checked(1) == first  # drawn from the seed, not from chance
+    assert load(echo["fast"], echoes(9), check="none").run_closed(n_calls=50).n_checked == 0
+
+
+def test_random_order_draws_evenly_and_repeatably() -> None:
+    def sent(seed: int) -> list[bytes]:
+        got: list[bytes] = []
+
+        def serve(call: Call) -> None:
+            got.append(call.message)
+            call.answer(b"")
+
+        with H2Server(serve) as server:
+            generator = load(
+                server.address,
+                [Message(ECHO, bytes([i])) for i in range(4)],
+                order="random",
+                seed=seed,
+                n_connections=1,
+                n_streams=1,
+            )
+            generator.run_closed(n_calls=400)
+        return got
+
+    first = sent(5)
+    counts = [first.count(bytes([i])) for i in range(4)]
+    assert sum(counts) == 400
+    assert all(60 < n < 140 for n in counts)
+    assert sent(5) == first
+    assert sent(6) != first
+
+
+def test_what_arrives_is_grpc() -> None:
+    calls: list[Call] = []
+
+    def serve(call: Call) -> None:
+        calls.append(call)
+        call.answer(b"ok")
+
+    with H2Server(serve) as server:
+        messages = [Message("/a.B/C", b"first"), Message("/a.B/D", b"second")]
+        result = load(
+            server.address, messages, n_connections=1, n_streams=1, timeout_s=2.5
+        ).run_closed(n_calls=4)
+        assert result.status_counts == {"OK": 4}
+        assert [c.headers[":path"] for c in calls] == ["/a.B/C", "/a.B/D"] * 2
+        assert [c.message for c in calls] == [b"first", b"second"] * 2
+        assert calls[0].headers == {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": "/a.B/C",
+            ":authority": server.address,
+            "content-type": "application/grpc",
+            "te": "trailers",  # codespell:ignore te
+            "user-agent": "scoregate-bench",
+            "grpc-timeout": "2500000u",
+        }
+
+
+def test_scores_are_checked_bit_for_bit() -> None:
+    with Serving() as server, grpc.insecure_channel(server.fast) as channel:
+        score = channel.unary_unary(
+            "/scoregate.v1.Scoring/Score",
+            request_serializer=pb.ScoreRequest.SerializeToString,
+            response_deserializer=pb.ScoreResponse.FromString,
+        )
+        messages: list[Message] = []
+        for row in example_repository().rows[list(FEATURES)].head(40).itertuples(index=False):
+            request = pb.ScoreRequest(model=MODEL, request_id=f"r{len(messages)}")
+            for name, value in zip(FEATURES, row, strict=True):
+                request.named.values[name].number = float(value)
+            raw = score(request, timeout=10).raw_score
+            body = request.SerializeToString()
+            messages.append(Message("/scoregate.v1.Scoring/Score", body, expected_raw=raw))
+        right = load(server.fast, messages).run_closed(n_calls=2000)
+        assert right.valid, right.invalid_reasons
+        assert (right.n_checked, right.n_wrong) == (2000, 0)
+
+        # One message of forty expects the next float32 above the true score.
+        bits = struct.unpack("<I", struct.pack("<f", messages[7].expected_raw))[0] + 1
+        (near,) = struct.unpack("<f", struct.pack("<I", bits))
+        messages[7] = Message(messages[7].method, messages[7].body, expected_raw=near)
+        wrong = load(server.fast, messages).run_closed(n_calls=400)
+        assert (wrong.n_checked, wrong.n_wrong) == (400, 10)
+        assert not wrong.valid
+        assert wrong.first_wrong is not None
+        assert wrong.first_wrong.message_index == 7
+        assert wrong.first_wrong.expected == repr(near)
+        assert "10 of 400 checked answers are wrong" in wrong.invalid_reasons[0]
+        assert_whole(wrong)
+
+
+def test_wrong_bytes_invalidate_a_run(echo: dict[str, str]) -> None:
+    messages = [*echoes(50, 60), Message(ECHO, b"abc", b"abd"), Message(ECHO, b"", b"x")]
+    result = load(echo["fast"], messages, n_connections=1, n_streams=1).run_closed(n_calls=40)
+    assert (result.n_checked, result.n_wrong, result.n_errors) == (40, 20, 0)
+    assert result.first_wrong is not None
+    assert result.first_wrong.message_index == 2
+    assert (result.first_wrong.expected, result.first_wrong.got) == ("616264", "616263")
+    assert not result.valid
+    # A wrong answer is no answered call, and no share of errors allows it.
+    assert result.calls_per_s == pytest.approx(20 / result.seconds)
+    lenient = Limits(**{**vars(ANY_MACHINE), "max_error_share": 1.0})
+    assert not load(echo["fast"], messages, limits=lenient).run_closed(n_calls=40).valid
+    assert_whole(result)
+
+
+# ---------------------------------------------------------------- delays that are known
+
+
+def test_percentiles_are_those_of_the_server() -> None:
+    def serve(call: Call) -> None:
+        call.answer(b"", delay_s=int(call.message) / 1000)
+
+    delays_ms = [20, 25, 30, 35, 40, 50, 60, 80, 100, 150]
+    messages = [Message(ECHO, str(ms).encode()) for ms in delays_ms]
+    with H2Server(serve) as server:
+        generator = load(server.address, messages, n_connections=4, n_streams=20, order="random")
+        result = generator.run_open(Schedule.constant(250).times_ns(3.0))
+    theirs_ns = np.array(server.service_s) * 1e9
+    assert result.valid, result.invalid_reasons
+    assert len(theirs_ns) == result.n_answered == 750
+    for p in (5, 25, 45, 65, 75, 85, 95):
+        expected = float(np.percentile(theirs_ns, p, method="lower"))
+        assert result.service_time.percentile(p) == pytest.approx(expected, rel=0.05), p
+        assert result.latency.percentile(p) == pytest.approx(expected, rel=0.05), p
+    assert result.service_time.mean() == pytest.approx(theirs_ns.mean(), rel=0.05)
+
+
+def stalls_once(at: int, stall_s: float) -> Any:
+    """Return a behaviour: answer at once, but stand still before call number `at`."""
+
+    def serve(call: Call) -> None:
+        if call.number == at:
+            time.sleep(stall_s)
+        call.answer(b"")
+
+    return serve
+
+
+def test_an_open_loop_shows_a_stall_that_a_closed_one_omits() -> None:
+    shape: dict[str, Any] = {"n_connections": 1, "n_streams": 4, "timeout_s": 5.0}
+    with H2Server(stalls_once(200, 1.0)) as server:
+        opened = load(server.address, **shape).run_open(Schedule.constant(200).times_ns(4.0))
+    with H2Server(stalls_once(200, 1.0)) as server:
+        closed = load(server.address, **shape).run_closed(n_calls=800)
+    assert opened.valid, opened.invalid_reasons
+    assert closed.valid, closed.invalid_reasons
+    # A quarter of the schedule was due while the server stood still; those calls waited 1 to 0 s.
+    # So 10 percent of all calls waited over 0.6 s, and 2.5 percent over 0.9 s.
+    assert opened.latency.percentile(88) >= 0.5e9
+    assert opened.latency.percentile(96) >= 0.8e9
+    assert opened.n_queued >= 150
+    # Few of them were in flight meanwhile: counted from the sending, the stall all but vanishes,
+    # as it does in a closed loop.
+    assert opened.service_time.percentile(96) < 0.5e9
+    assert closed.latency.percentile(96) < 0.5e9
+    assert closed.latency.max >= 0.99e9
+    # It was the server's fault: the generator's own lag knows nothing of it.
+    assert opened.lag.percentile(90) < 0.5e9
+
+
+def test_a_call_that_finds_no_stream_in_time_is_given_up() -> None:
+    with H2Server(stalls_once(20, 1.0)) as server:
+        result = load(
+            server.address, n_connections=1, n_streams=1, timeout_s=5.0, max_queue_s=0.2
+        ).run_open(Schedule.constant(100).times_ns(2.0))
+    n_dropped = result.transport_errors["never sent: no free stream"]
+    # Due during the stall's first 0.8 s.
+    assert 60 <= n_dropped <= 150
+    assert result.n_sent == result.n_answered == 200 - n_dropped
+    assert not result.valid
+    assert_whole(result)
+
+
+# ---------------------------------------------------------------- errors by name
+
+
+def test_errors_are_counted_by_status() -> None:
+    def serve(call: Call) -> None:
+        status = int(call.message)
+        note = "nothing%20here: f%C3%BCr 1" if status else ""
+        call.answer(b"" if status == 0 else None, status=status, note=note)
+
+    messages = [Message(ECHO, str(s).encode()) for s in (0, 0, 3, 14)]
+    with H2Server(serve) as server:
+        shape: dict[str, Any] = {"n_connections": 1, "n_streams": 1}
+        result = load(server.address, messages, **shape).run_closed(n_calls=40)
+        half = Limits(**{**vars(ANY_MACHINE), "max_error_share": 0.5})
+        allowed = load(server.address, messages, limits=half, **shape).run_closed(n_calls=40)
+        almost = Limits(**{**vars(ANY_MACHINE), "max_error_share": 0.49})
+        refused = load(server.address, messages, limits=almost, **shape).run_closed(n_calls=40)
+    assert result.status_counts == {"OK": 20, "INVALID_ARGUMENT": 10, "UNAVAILABLE": 10}
+    assert result.n_errors == 20
+    assert result.latency.count == 40
+    assert result.first_error == "INVALID_ARGUMENT: nothing here: für 1"
+    assert "20 of 40 calls failed" in result.invalid_reasons[0]
+    assert result.first_error in result.invalid_reasons[0]
+    assert allowed.valid
+    assert not refused.valid
+    assert_whole(result)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "cause"),
+    [
+        (lambda call: call.answer(b"x", http=503), "HTTP status not 200"),
+        (lambda call: call.answer(b"x", status=None), "no valid grpc-status"),
+        (lambda call: call.answer(b"x", status=99), "no valid grpc-status"),
+        (lambda call: call.answer(None), "not one whole message"),
+        (lambda call: call.answer(b"12345", cut=2), "not one whole message"),
+        (lambda call: call.answer(b"12345", cut=7), "not one whole message"),
+        (lambda call: call.reset(), "stream reset by the server"),
+    ],
+)
+def test_broken_answers_are_counted_by_cause(behaviour: Any, cause: str) -> None:
+    with H2Server(behaviour) as server:
+        result = load(server.address, n_connections=2, n_streams=2).run_closed(n_calls=30)
+    assert result.transport_errors == {cause: 30}
+    assert result.calls_per_s == 0
+    assert not result.valid
+    assert f"30 {cause}" in result.invalid_reasons[0]
+    assert_whole(result)
+
+
+def test_calls_time_out_and_their_streams_are_reset() -> None:
+    def serve(call: Call) -> None:
+        if call.number % 4:
+            call.answer(b"")
+
+    with H2Server(serve) as server:
+        result = load(
+            server.address, n_connections=1, n_streams=2, timeout_s=0.1, slack_s=0.05
+        ).run_closed(n_calls=16)
+        assert server.n_resets >= 3
+    assert result.status_counts == {"OK": 12}
+    assert result.transport_errors == {"timed out": 4}
+    assert_whole(result)
+
+
+def test_it_comes_back_after_a_lost_connection() -> None:
+    def serve(call: Call) -> None:
+        if call.number % 10 == 9:
+            call.hang_up()
+        else:
+            call.answer(b"")
+
+    with H2Server(serve) as server:
+        result = load(server.address, n_connections=1, n_streams=1).run_closed(n_calls=50)
+        assert server.n_connections >= 5
+    assert result.status_counts == {"OK": 45}
+    assert result.transport_errors == {"connection closed by the server": 5}
+    assert result.connection_errors == {"closed by the server": 5}
+    assert result.n_reconnects >= 4
+    assert_whole(result)
+
+
+def test_a_goaway_costs_no_call() -> None:
+    def serve(call: Call) -> None:
+        call.answer(b"", leave=call.number % 10 == 9)
+
+    with H2Server(serve) as server:
+        result = load(server.address, n_connections=1, n_streams=1).run_closed(n_calls=50)
+    assert result.status_counts == {"OK": 50}
+    assert result.transport_errors == {}
+    assert result.connection_errors == {"left after GOAWAY": result.n_reconnects + 1} or (
+        result.connection_errors == {"left after GOAWAY": result.n_reconnects}
+    )
+    assert result.n_reconnects >= 4
+    assert result.valid, result.invalid_reasons
+
+
+def test_a_server_may_allow_fewer_streams() -> None:
+    most, now = [0], [0]
+    lock = threading.Lock()
+
+    def serve(call: Call) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        call.answer(b"", delay_s=0.01)
+        call.protocol.server._loop.call_later(0.009, leave)
+
+    def leave() -> None:
+        with lock:
+            now[0] -= 1
+
+    with H2Server(serve, max_streams=3) as server:
+        result = load(server.address, n_connections=1, n_streams=20).run_closed(n_calls=60)
+    assert result.status_counts == {"OK": 60}
+    assert most[0] <= 3
+    assert not result.valid
+    assert "the server allows 3 streams per connection, 20 were asked for" in str(
+        result.invalid_reasons
+    )
+
+
+# ---------------------------------------------------------------- servers that are none
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(LoadError, match=f"cannot connect to 127.0.0.1:{port}: Connection refused"):
+        load(f"127.0.0.1:{port}").run_closed(n_calls=1)
+
+
+def test_no_such_socket(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="No such file or directory"):
+        load(f"unix:{tmp_path}/none.sock").run_closed(n_calls=1)
+
+
+def test_a_server_that_talks_something_else() -> None:
+    def serve(accepted: socket.socket) -> None:
+        accepted.recv(1000)
+        accepted.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        accepted.recv(1000)
+
+    with RawServer(serve) as server, pytest.raises(LoadError, match="does not speak HTTP/2"):
+        load(server.address).run_closed(n_calls=1)
+
+
+def test_a_server_that_closes_at_once() -> None:
+    with (
+        RawServer(lambda accepted: accepted.recv(10)) as server,
+        pytest.raises(LoadError, match="closes every connection"),
+    ):
+        load(server.address).run_closed(n_calls=1)
+
+
+def test_a_server_that_says_nothing_at_all() -> None:
+    with RawServer(lambda accepted: server.ended.wait()) as server:
+        generator = load(
+            server.address, timeout_s=0.2, slack_s=0.0, connect_timeout_s=0.3, give_up_s=0.7
+        )
+        result = generator.run_closed(n_calls=1_000_000)
+    assert result.n_answered == 0
+    assert set(result.transport_errors) == {"timed out"}
+    assert "no call was answered for 0.7 s" in result.invalid_reasons[0]
+    assert_whole(result)
+
+
+def test_a_server_that_turns_to_garbage() -> None:
+    greeting = b"\0\0\0\4\0\0\0\0\0"
+
+    def serve(accepted: socket.socket) -> None:
+        accepted.sendall(greeting)
+        while accepted.recv(65536):
+            accepted.sendall(os.urandom(64) + b"\xff" * 64)
+
+    with RawServer(serve) as server:
+        result = load(server.address, give_up_s=0.5).run_closed(n_calls=1000)
+    assert result.n_answered == 0
+    assert not result.valid
+    lost = {"not HTTP/2", "closed by the server", "reset by the server"}
+    assert set(result.connection_errors) <= lost
+    assert "not HTTP/2" in result.transport_errors
+    assert result.n_reconnects >= 1
+
+
+def test_a_server_that_dies_during_the_run() -> None:
+    n_served = [0]
+
+    def serve(call: Call) -> None:
+        n_served[0] += 1
+        call.answer(b"")
+
+    server = H2Server(serve)
+    with server:
+        generator = load(server.address, n_connections=2, n_streams=2, give_up_s=0.6)
+
+        def kill(progress: Progress) -> None:
+            if progress.n_answered > 50 and server._thread.is_alive():
+                server.__exit__(None, None, None)
+
+        result = generator.run_closed(duration_s=60, on_progress=kill)
+        # Its end on leaving the block must find a loop.
+        server.__enter__()
+    assert result.n_answered > 50
+    assert "no call was answered for 0.6 s" in result.invalid_reasons[0]
+    assert result.connection_errors["connection refused"] >= 1
+    # Backoff: far fewer attempts than there was time for.
+    assert sum(result.connection_errors.values()) < 100
+    assert_whole(result)
+
+
+# ---------------------------------------------------------------- truth about itself
+
+
+def test_a_generator_that_is_too_late_says_so(echo: dict[str, str]) -> None:
+    strict = Limits(
+        max_lag_p99_ms=0.0, max_late_share=0.0, late_ms=0.0, max_stall_ms=1e5, max_busy_share=0.0
+    )
+    result = load(echo["fast"], limits=strict).run_open(Schedule.constant(500).times_ns(0.5))
+    assert result.n_late == 250
+    assert sum("could not keep its schedule" in reason for reason in result.invalid_reasons) == 2
+    assert any("the generator was busy" in reason for reason in result.invalid_reasons)
+
+
+def test_a_rate_beyond_the_server_shows_as_latency(echo: dict[str, str]) -> None:
+    times = Schedule.constant(5_000_000).times_ns(0.04)
+    result = load(echo["fast"], timeout_s=30.0).run_open(times)
+    assert result.status_counts == {"OK": 200_000}
+    assert result.n_queued > 150_000
+    # The last call was due after 40 ms, and waited for all others.
+    assert result.latency.max >= 0.9 * (result.seconds - 0.04) * 1e9
+    assert result.latency.percentile(50) > 3 * result.service_time.percentile(50)
+    assert_whole(result)
+
+
+def test_a_stall_of_the_generator_is_seen(echo: dict[str, str]) -> None:
+    """Stop a whole generator process for a while, as a hypervisor does."""
+    code = (
+        "import sys, json; from bench.generator import *\n"
+        "def up(p): print('up', flush=True)\n"
+        f"g = Generator(sys.argv[1], [Message({ECHO!r}, b'x')], timeout_s=5)\n"
+        "r = g.run_open(Schedule.constant(500).times_ns(2.0), on_progress=up)\n"
+        "print(json.dumps({'n': r.n_stalls, 'ns': r.longest_stall_ns, 'why': r.invalid_reasons}))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, echo["fast"]], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=30)
+    found = json.loads(output.splitlines()[-1])
+    assert found["n"] >= 1
+    assert found["ns"] >= 300e6
+    assert any("stood still" in reason for reason in found["why"])
+
+
+def test_ctrl_c_ends_a_run(echo: dict[str, str]) -> None:
+    code = (
+        "import sys; from bench.generator import *\n"
+        f"g = Generator(sys.argv[1], [Message({ECHO!r}, b'x')])\n"
+        "for i in range(3):\n"
+        "  try: g.run_closed(duration_s=600, on_progress=lambda p: print('up', flush=True))\n"
+        "  except KeyboardInterrupt: print('ended', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, echo["fast"]], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(3):
+        # The generator stays usable.
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        while (line := process.stdout.readline()) != "ended\n":
+            assert line == "up\n"
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"address": "nowhere"}, "no address"),
+        ({"address": "127.0.0.1:99999"}, "1 to 65535"),
+        ({"address": "unix:"}, "no socket's path"),
+        ({"address": "no.such.host.invalid:80"}, "cannot be resolved"),
+        ({"messages": []}, "no messages"),
+        ({"messages": [b"x"]}, "message 0 is a bytes"),
+        ({"messages": [Message("Echo", b"")]}, "no method's path"),
+        ({"messages": [Message(ECHO, b"")], "check": "bytes"}, "message 0 has nothing to check"),
+        ({"messages": [Message(ECHO, b"")], "check": "most"}, "none, bytes, score"),
+        ({"n_connections": 0}, "n_connections is 0"),
+        ({"n_streams": 1.5}, "n_streams is 1.5"),
+        ({"n_connections": 100_000, "n_streams": 100}, "at most 1000000"),
+        ({"timeout_s": 0}, "timeout_s is 0"),
+        ({"check_share": 1.1}, "check_share is 1.1"),
+        ({"order": "sorted"}, "cycle or random"),
+        ({"core": 4096}, "core 4096 is not among"),
+    ],
+)
+def test_arguments_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    arguments = {"address": "127.0.0.1:1", "messages": one(), **options}
+    with pytest.raises(LoadInputError, match=said):
+        Generator(arguments.pop("address"), arguments.pop("messages"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda g: g.run_closed(), "either duration_s or n_calls"),
+        (lambda g: g.run_closed(duration_s=1, n_calls=1), "either duration_s or n_calls"),
+        (lambda g: g.run_closed(n_calls=0), "n_calls is 0"),
+        (lambda g: g.run_closed(duration_s=-1), "duration_s is -1"),
+        (lambda g: g.run_open(np.array([], dtype=np.int64)), "n > 0"),
+        (lambda g: g.run_open(np.array([0.5])), "float64"),
+        (lambda g: g.run_open(np.array([2, 1])), "has to ascend"),
+        (lambda g: g.run_open(np.array([-1, 1])), "has to ascend"),
+        (lambda g: g.run_open(np.array([1, 2]), warmup_s=-1), "warmup_s is -1"),
+    ],
+)
+def test_runs_that_cannot_be(call: Any, said: str) -> None:
+    with pytest.raises(LoadInputError, match=said):
+        call(load("127.0.0.1:1"))
+
+
+def test_limits_that_cannot_be() -> None:
+    with pytest.raises(LoadInputError, match="max_error_share"):
+        Limits(max_error_share=float("nan"))
