@@ -17,6 +17,9 @@ NATIVE_SOURCES := $(MODULES) $(wildcard fastpath/*.pxd fastpath/c/*.pxd fastpath
 PROTOS := $(wildcard protos/*/*.proto protos/*/*/*.proto protos/*.proto)
 
 # Files stay whole: servers and bundles are made once per file.
+# What of pip's talk says that it goes on; errors go to stderr by themselves.
+PIP_LINES := sed -unE '/^ *(Collecting|Downloading|Installing collected|Successfully installed)/p'
+
 PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_SECONDS ?=
 DEMO_ARGS ?=
@@ -82,10 +85,9 @@ $(VENV)/.created: | native
 # FASTPATH_ONLY names no module: pip installs, the next rule compiles, in parallel and visibly.
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 	@echo "Installing Python packages (some 400 MB the first time)"
-	@$(BIN)/python -m pip install -c constraints.txt setuptools cython \
-	    | sed -u '/already satisfied/d'
+	@$(BIN)/python -m pip install -c constraints.txt setuptools cython | $(PIP_LINES)
 	@FASTPATH_ONLY=none $(BIN)/python -m pip install -c constraints.txt --no-build-isolation \
-	    -e '.[train,dev]' | sed -u '/already satisfied/d'
+	    -e '.[train,dev]' | $(PIP_LINES)
 	@touch $@
 
 build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native
