@@ -26,7 +26,7 @@ from bench.callgrind import ProfileError, readable, room_of, tool
 
 DEBIAN_LINE = "apt-get install -y linux-perf"
 RATE_HZ = 1_999  # not a divisor of the kernel's own tick
-STACK_BYTES = 8_192
+STACK_BYTES = 16_384  # a forest's scratch memory lies on the stack
 
 WIDTH, FRAME, CHARACTER, MARGIN, HEADER = 1200, 17, 6.6, 10, 46
 MIN_WIDTH = 0.3
@@ -68,6 +68,13 @@ def frame_of(symbol: str, path: str) -> Frame | None:
     if room.startswith(("python", "libpython")):
         return ("python", name)
     return ("other", name if name != "(internal)" else room)
+
+
+def rooted(stacks: Iterable[tuple[Frame, ...]], root: str) -> Iterator[tuple[Frame, ...]]:
+    """Cut what called `root` off: it is the same in every stack, where it could be unwound."""
+    for stack in stacks:
+        names = [name for _, name in stack]
+        yield stack[names.index(root) :] if root in names else stack
 
 
 def read_script(lines: Iterable[str], thread: str) -> Iterator[tuple[Frame, ...]]:

@@ -102,7 +102,8 @@ def draw(named: dict[str, Subject], seconds: float, out: Path) -> None:
             lines = recording.script()
         path = out / f"flame-{name}.svg"
         title = f"{name}: loop thread, {OFFERED_PER_S:,} calls/s on 8 x 4"
-        picture = flamegraph.render(flamegraph.read_script(lines, "scoregate-loop"), title)
+        stacks = flamegraph.read_script(lines, "scoregate-loop")
+        picture = flamegraph.render(flamegraph.rooted(stacks, "reactor.loop_run"), title)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")
         aside.write_text(picture)

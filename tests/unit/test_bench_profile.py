@@ -12,7 +12,7 @@ import pytest
 from bench import history
 from bench.callgrind import ProfileError, differences, read_dump, readable, room_of, summed, tool
 from bench.errors import ResultError
-from bench.flamegraph import COLOURS, Tree, frame_of, read_script, render
+from bench.flamegraph import COLOURS, Tree, frame_of, read_script, render, rooted
 
 HTTP2 = "/opt/fastpath/http2.cpython-311-x86_64-linux-gnu.so"
 NGHTTP2 = "/usr/lib/x86_64-linux-gnu/libnghttp2.so.14.24.1"
@@ -192,6 +192,11 @@ def test_every_kind_of_frame_has_a_colour() -> None:
     ]
     assert {frame[0] for frame in frames if frame} <= set(COLOURS)
     assert frame_of("[unknown]", "[unknown]") is None
+
+
+def test_callers_of_the_root_are_cut_off() -> None:
+    a, b, c = ("python", "call"), ("fastpath", "loop_run"), ("kernel", "send")
+    assert list(rooted([(a, b, c), (a, c), (b,)], "loop_run")) == [(b, c), (a, c), (b,)]
 
 
 def test_common_beginnings_fold() -> None:
