@@ -70,7 +70,7 @@ def document(report: Report, command: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the benchmarks; 0 when they ran, whether or not every target is met."""
+    """Run the benchmarks; 0 when they ran and are valid, whether or not every target is met."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under three minutes: a first look")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the result files")
@@ -81,28 +81,29 @@ def main() -> int:
     quick = options.quick
     folder = options.out or (RESULTS / "quick" if quick else RESULTS)
     command = "make bench-quick" if quick else "make bench"
-    display = Display()
+    display, valid = Display(), True
     names = options.only or ["latest", *scenario.available()]
     try:
         scenarios = [scenario.load(scenario.find(name)) for name in names if name != "latest"]
         if "latest" in names:
             display.say("model: 100 trees of depth 6 on 30 features")
-            _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
+            valid = _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
         for wanted in scenarios:
             scale = SOAK_SCALE if wanted.name == "soak" else 1.0
             choices = Options(time_scale=scale, quick=quick, core=free_core())
             report = Runner(wanted, choices, display).run()
             print(f"\n{wanted.title} ({wanted.name})\n{scenario_table(report)}")
             results.save(folder / f"{wanted.name}.json", document(report, command))
+            valid = valid and report.valid
     except BenchError as error:
         display.end()
         print(f"bench: {error}", file=sys.stderr)
         return 1
     print(f"\nwritten to {folder}; `scoregate bench report {folder}/*.json` shows them")
-    return 0
+    return 0 if valid else 1
 
 
-def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> None:
+def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> bool:
     bench = model.prepare()
     kernel_values, kernel_targets = kernels.run(bench, sizes.repetitions, display.say)
     values, targets = transport.run(bench, sizes, display, free_core())
@@ -114,6 +115,7 @@ def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str
         print(f"NOT VALID: {reason}")
     whole = results.document({**values, "runs": runs}, targets, command)
     results.save(folder / "latest.json", whole)
+    return bool(values["valid"])
 
 
 if __name__ == "__main__":

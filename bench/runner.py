@@ -175,7 +175,7 @@ class Runner:
                     label = f"{scenario.name} {i + 1}/{repetitions} {run.name}"
                     self.display.begin(label)
                     cache = self._cache(run.server)
-                    found = measure.run(work, i, cache, self.display.show)
+                    found = measure.repeat(work, i, cache, self.display)
                     if run.server in report.capacities:
                         found.quantities["capacity_per_s"] = report.capacities[run.server]
                     report.runs.append(found)
@@ -197,7 +197,7 @@ class Runner:
             beside=None,
         )
         work = self._work(run, targets, {}, seed=0, scaled=False)
-        found = measure.run(work, 0, self._cache(server), self.display.show)
+        found = measure.repeat(work, 0, self._cache(server), self.display)
         if not found.valid:
             raise LoadError(f"the capacity of {server} is not known: {'; '.join(found.reasons)}")
         return found.quantities["calls_per_s"]

@@ -30,6 +30,7 @@ from bench.targets import Targets
 
 INSTRUCTIONS = Path("bench/results/instructions.json")
 SINGLE = Shape(connections=1, streams=1)
+OPEN = Shape(streams=32)  # callers that do not know of one another: few of them have to queue
 SPIN_US = 200
 POLL_US = 1000.0
 
@@ -84,7 +85,7 @@ class Bench:
         Raises
         ------
         LoadError
-            The run is not valid: a wrong answer, a failed call, a schedule that was not kept.
+            An answer was wrong, or a call was answered with an error.
         """
         target = self.targets.get(server, spin_us)
         self.display.begin(f"{step} {server} {repetition + 1}/{self.sizes.repetitions}")
@@ -96,20 +97,14 @@ class Bench:
             shape=shape or Shape(),
             duration_s=duration_s,
             warmup_s=WARMUP_S,
-            # What the machine takes away is visible in the spread, and in the report.
             limits=Limits(),
             n_calls=n_calls,
             core=self.core,
             poll_us=poll_us,
             seed=repetition,
         )
-        measured = measure.run(work, repetition, self.cache, self.display.show)
-        for _ in range(RETRIES):
-            if measured.valid or measured.result.n_errors or measured.result.n_wrong:
-                break
-            self.display.say(f"  once more: {measured.reasons[0]}")
-            measured = measure.run(work, repetition, self.cache, self.display.show)
-        if measured.result.n_errors or measured.result.n_wrong:
+        measured = measure.repeat(work, repetition, self.cache, self.display)
+        if measured.is_refuted:
             raise LoadError(f"{work.name}: {'; '.join(measured.reasons)}")
         self.found.setdefault((step, server), []).append(measured)
         return measured
@@ -123,9 +118,6 @@ class Bench:
         for i in range(self.sizes.repetitions):
             for server in servers if i % 2 == 0 else servers[::-1]:
                 self.one(step, server, repetition=i, **settings)
-
-
-RETRIES = 2  # of a run in which the machine took the generator's core away
 
 
 def offered(calls_per_s: float) -> Poisson:
@@ -152,7 +144,7 @@ def run(
         bench.pair("offered", pair, load=offered(sizes.offered_per_s), duration_s=seconds)
         bench.pair("single", pair, load=Closed(), shape=SINGLE, n_calls=sizes.n_single)
         half = Spread.of(bench.values("closed", "score", "calls_per_s")).median / 2
-        bench.pair("half", pair, load=offered(half), duration_s=sizes.half_s)
+        bench.pair("half", pair, load=offered(half), shape=OPEN, duration_s=sizes.half_s)
         _spin(bench)
         generator = _against_h2load(bench)
         bench.pair("aio", ["grpc_aio"], load=Closed(), n_calls=sizes.n_aio)
@@ -249,18 +241,16 @@ def summary(
 ) -> tuple[dict[str, object], list[Target]]:
     """Turn the runs into figures and promises."""
     get = bench.values
-    cpu = ratios(
-        get("offered", "score", "cpu_us_per_call"), get("offered", "echo", "cpu_us_per_call")
-    )
-    closed = ratios(
-        get("closed", "score", "cpu_us_per_call"), get("closed", "echo", "cpu_us_per_call")
-    )
+
+    def pairwise(step: str, quantity: str) -> Spread:
+        return ratios(get(step, "score", quantity), get(step, "echo", quantity))
+
+    cpu = pairwise("offered", "cpu_us_per_call")
+    closed = pairwise("closed", "cpu_us_per_call")
     # Calls per server-CPU-second: what a core could do if the client could keep it busy.
-    throughput = ratios(
-        get("closed", "score", "calls_per_cpu_s"), get("closed", "echo", "calls_per_cpu_s")
-    )
-    p50 = ratios(get("single", "score", "p50_us"), get("single", "echo", "p50_us"))
-    tail = ratios(get("half", "score", "p999_us"), get("half", "echo", "p999_us"))
+    throughput = pairwise("closed", "calls_per_cpu_s")
+    p50 = pairwise("single", "p50_us")
+    tail = pairwise("half", "p999_us")
     echo_us = Spread.of(get("closed", "echo", "cpu_us_per_call"))
     aio_us = Spread.of(get("aio", "grpc_aio", "cpu_us_per_call"))
     aio = ratios(echo_us.repetitions, aio_us.repetitions)
