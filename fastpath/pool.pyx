@@ -9,37 +9,15 @@ front of its class's list, up to 4 MiB of cached blocks per class: a burst of
 connections does not pin memory for ever. With the address sanitizer nothing is cached, so that
 it sees every use after free.
 
+The common case of both directions is inlined where it is used (see `pool.pxd`): an HTTP/2 call
+makes a dozen blocks and gives them back.
+
 What it does not do: it never returns a block of another class, splits, or merges.
 """
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
-
-cdef extern from *:
-    """
-    #if defined(__SANITIZE_ADDRESS__)
-    #define SCOREGATE_POOL_CACHE_BYTES 0
-    #else
-    #define SCOREGATE_POOL_CACHE_BYTES (4u << 20)
-    #endif
-    """
-    const uint32_t CACHE_BYTES "SCOREGATE_POOL_CACHE_BYTES"
-
-cdef extern from * nogil:
-    int count_leading_zeros "__builtin_clzl"(unsigned long value)
-
-cdef enum:
-    HEADER_BYTES = 16            # keeps the alignment that malloc promises
-    SMALLEST_SHIFT = 6           # 64 bytes
-    LARGE = 255                  # class of a block that is malloc's own
-
-
-cdef inline uint32_t class_of(size_t n_bytes) noexcept nogil:
-    # Smallest class that holds n_bytes (header included); N_CLASSES or more: none does.
-    if n_bytes <= 64:
-        return 0
-    return 64 - count_leading_zeros(n_bytes - 1) - SMALLEST_SHIFT
 
 
 cdef void pool_init(pool_t* pool) noexcept nogil:
@@ -57,46 +35,25 @@ cdef void pool_clear(pool_t* pool) noexcept nogil:
         pool.n_free[i] = 0
 
 
-cdef void* pool_allocate(pool_t* pool, size_t size) noexcept nogil:
-    cdef size_t n_bytes = size + HEADER_BYTES
-    cdef uint32_t i
+cdef void* pool_allocate_new(pool_t* pool, size_t n_bytes) noexcept nogil:
+    cdef uint32_t i = class_of(n_bytes)
     cdef uint8_t* block
-    if n_bytes < size:
-        return NULL
-    i = class_of(n_bytes)
+    if n_bytes < HEADER_BYTES:
+        return NULL              # the size and its header wrapped around
     if i >= N_CLASSES:
+        i = LARGE
         block = <uint8_t*> malloc(n_bytes)
-        if block == NULL:
-            return NULL
-        (<uint32_t*> block)[0] = LARGE
     else:
-        block = <uint8_t*> pool.free_blocks[i]
-        if block != NULL:
-            pool.free_blocks[i] = (<void**> block)[0]
-            pool.n_free[i] -= 1
-        else:
-            block = <uint8_t*> malloc(<size_t> 1 << (i + SMALLEST_SHIFT))
-            if block == NULL:
-                return NULL
-        (<uint32_t*> block)[0] = i
+        block = <uint8_t*> malloc(<size_t> 1 << (i + SMALLEST_SHIFT))
+    if block == NULL:
+        return NULL
+    (<uint32_t*> block)[0] = i
     pool.n_used += 1
     return block + HEADER_BYTES
 
 
-cdef void pool_free(pool_t* pool, void* pointer) noexcept nogil:
-    cdef uint8_t* block
-    cdef uint32_t i
-    if pointer == NULL:
-        return
-    block = <uint8_t*> pointer - HEADER_BYTES
-    i = (<uint32_t*> block)[0]
-    pool.n_used -= 1
-    if i == LARGE or pool.n_free[i] >= (CACHE_BYTES >> (i + SMALLEST_SHIFT)):
-        free(block)
-        return
-    (<void**> block)[0] = pool.free_blocks[i]
-    pool.free_blocks[i] = block
-    pool.n_free[i] += 1
+cdef void pool_free_old(void* block) noexcept nogil:
+    free(block)
 
 
 cdef void* pool_resize(pool_t* pool, void* pointer, size_t size) noexcept nogil:
