@@ -40,6 +40,7 @@ cdef enum:
     LARGEST_ANSWER = 67108864
     UNTOLD_STREAMS = 100         # open before the server's SETTINGS: nghttp2's own assumption
     REFUSED_STREAM = 7
+    LAST_STREAM = 0x7FF00000     # stream ids end at 2^31: leave in good time, and start again
 
 
 cdef void count_free(connection_t* connection) noexcept nogil:
@@ -322,9 +323,10 @@ cdef int32_t session_submit(connection_t* connection, call_t* call) noexcept nog
         connection.session, NULL, method.headers, method.n_headers, &provider, call
     )
     if call.stream_id < 0:
-        # Out of memory, or of stream ids after 2^30 calls: a new connection has new ones.
-        connection.is_going = 1
+        connection.is_going = 1  # out of memory: what is in flight may end
         return -1
+    if call.stream_id > LAST_STREAM:
+        connection.is_going = 1
     call.connection = connection
     connection.n_active += 1
     if connection.last_unsent != NULL:

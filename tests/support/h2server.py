@@ -115,10 +115,13 @@ class _Protocol(asyncio.Protocol):
         self.transport = transport
         self.server.n_connections += 1
         self.server.transports.add(transport)
-        self.h2.initiate_connection()
-        self.h2.update_settings(
-            {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.server.max_streams}
+        self.h2.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.server.max_streams
+            },
         )
+        self.h2.initiate_connection()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import pytest
-from hdrh.histogram import HdrHistogram
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
