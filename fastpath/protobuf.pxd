@@ -138,6 +138,32 @@ cdef inline const uint8_t* skip_value(
             return NULL
 
 
+# Nearly every text, and nearly every text is short: the last bytes are looked at as one word that
+# overlaps the one before, not in a loop.
+cdef inline bint is_ascii(span_t text) noexcept nogil:
+    cdef uint64_t seen = 0
+    cdef uint64_t word
+    cdef uint32_t first
+    cdef uint32_t last
+    cdef size_t i = 0
+    if text.size >= 8:
+        while i + 8 <= text.size:
+            memcpy(&word, text.data + i, 8)
+            seen |= word
+            i += 8
+        memcpy(&word, text.data + text.size - 8, 8)
+        seen |= word
+    elif text.size >= 4:
+        memcpy(&first, text.data, 4)
+        memcpy(&last, text.data + text.size - 4, 4)
+        seen = first | last
+    else:
+        while i < text.size:
+            seen |= text.data[i]
+            i += 1
+    return (seen & <uint64_t> 0x8080808080808080) == 0
+
+
 # Unicode's well-formed UTF-8 (table 3-7 of the standard): no surrogates, no overlong forms.
 cdef inline bint is_utf8(span_t text) noexcept nogil:
     cdef const uint8_t* at = text.data
@@ -147,6 +173,8 @@ cdef inline bint is_utf8(span_t text) noexcept nogil:
     cdef uint8_t low
     cdef uint8_t high
     cdef int n_more
+    if is_ascii(text):
+        return True
     while at < end:
         while end - at >= 8:
             memcpy(&word, at, 8)

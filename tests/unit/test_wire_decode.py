@@ -166,6 +166,14 @@ def test_strings_are_utf8_wherever_they_stand(text: bytes) -> None:
             decode(data)
 
 
+@pytest.mark.parametrize("size", range(1, 26))
+def test_no_byte_of_a_text_is_overlooked(size: int) -> None:
+    for at in range(size):
+        text = bytearray(b"a" * size)
+        text[at] = 0xFF
+        assert not assert_agrees(length_delimited(0x0A, bytes(text)))
+
+
 @given(st.text(max_size=40))
 def test_every_text_passes(text: str) -> None:
     message = pb.ScoreRequest(model=text)
