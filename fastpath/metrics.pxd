@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from fastpath._types cimport N_MISSING, N_SOURCES, N_STATUSES
+from fastpath.c.atomic cimport __ATOMIC_RELAXED, store_u64
 
 cdef enum:
     MAX_SLOTS = 256              # (model, version) pairs that a process may ever serve
@@ -36,6 +37,9 @@ cdef class Metrics:
     cdef shard_t* shard(self, int thread) except NULL
 
 
-# Adds to a counter that only this thread writes, so that readers never see half a value.
-cdef void add(uint64_t* counter, uint64_t value) noexcept nogil
 cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil
+
+
+# Adds to a counter that only this thread writes, so that readers never see half a value.
+cdef inline void add(uint64_t* counter, uint64_t value) noexcept nogil:
+    store_u64(counter, counter[0] + value, __ATOMIC_RELAXED)

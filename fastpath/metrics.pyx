@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fastpath.errors import FastpathError
 
-from fastpath.c.atomic cimport __ATOMIC_RELAXED, load_u64, store_u64
+from fastpath.c.atomic cimport __ATOMIC_RELAXED, load_u64
 
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -55,10 +55,6 @@ class Snapshot(NamedTuple):
     errors: tuple                    # Score calls that did not end with OK, by gRPC status
     batches: int
     batch_rows: int
-
-
-cdef void add(uint64_t* counter, uint64_t value) noexcept nogil:
-    store_u64(counter, counter[0] + value, __ATOMIC_RELAXED)
 
 
 cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil:
