@@ -35,6 +35,8 @@ from bench.watch import Watch
 
 BUSY = 0.97  # below, in closed loop, the client is the limit
 ATTEMPTS = 3  # at a run
+# What a server may say because the machine is slow; anything else is about the calls themselves.
+LATE_OR_BUSY = {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 SECOND_LOOKS = 2  # at a sweep's step in which the generator itself was late
 OnProgress = Callable[[Progress], object]
 
@@ -80,8 +82,7 @@ class Measured:
     @property
     def is_refuted(self) -> bool:
         """Whether the server said something wrong: no second look makes that good."""
-        statuses = self.result.status_counts
-        return bool(self.result.n_wrong) or sum(statuses.values()) > statuses.get("OK", 0)
+        return bool(self.result.n_wrong) or bool(set(self.result.status_counts) - LATE_OR_BUSY)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for `json`."""
@@ -202,7 +203,6 @@ def run(
     reasons = [*result.invalid_reasons, *effects.reasons]
     if watch.died:
         reasons.append(f"the server (process {work.target.pid}) ended during the run")
-    idle = isinstance(work.load, Closed) and found.get("busy_share", 1.0) < BUSY
     return Measured(
         run=work.name,
         server=work.target.name,
@@ -218,11 +218,20 @@ def run(
         result=result,
         valid=not reasons,
         reasons=reasons,
-        client_bound=idle or bool(extra.get("generator_bound")),
+        client_bound=_is_client_bound(work, found, result),
         beside=effects.facts,
         watch=watch.to_json(),
         points=points,
     )
+
+
+def _is_client_bound(work: Work, found: dict[str, float], result: LoadResult) -> bool:
+    """Tell whether the run says more about the client than about the server."""
+    if isinstance(work.load, Sweep):
+        return bool(found.get("generator_bound"))
+    if isinstance(work.load, Closed) and "busy_share" in found:
+        return found["busy_share"] < BUSY
+    return result.client_bound
 
 
 def repeat(work: Work, repetition: int, cache: Cache, display: Display) -> Measured:

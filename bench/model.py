@@ -1,7 +1,8 @@
 """The model that the benchmarks serve: 100 boosted trees of depth 6 on 30 features.
 
 Made once by scikit-learn and `server.export`, kept in `var/bench`, and made again when a library
-version or this recipe changes.
+version or this recipe changes. Training and pandas are imported only then: a load on somebody
+else's server needs neither.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
 
-from bench.random_forests import stock_scores
 from bench.results import versions
 from fastpath.spec import layout_fingerprint
-from server.export import ExportOptions, export_model
-from server.pb.scoregate.v1 import scoring_pb2 as pb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from server.export import ExportOptions
 
 FOLDER = Path("var/bench")
 MODEL_NAME = "bench"
@@ -44,10 +46,14 @@ class BenchModel:
 
     def raw_scores(self, rows: np.ndarray) -> np.ndarray:
         """Return stock onnxruntime's raw score of each row: what answers have to carry."""
+        from bench.random_forests import stock_scores
+
         return stock_scores((self.bundle / "model.onnx").read_bytes(), rows)
 
     def request(self, row: int = 0) -> bytes:
         """Return an encoded ScoreRequest: dense form, request id, one entity."""
+        from server.pb.scoregate.v1 import scoring_pb2 as pb
+
         request = pb.ScoreRequest(request_id="0190b0a6-5f2e-7c3a-9d41-6f6c1f0e8a77")
         request.event_time_ms = 1_532_000_000_000
         request.entities.add(role="payer", type="customer", id="customer-4711")
@@ -58,6 +64,8 @@ class BenchModel:
 
 def rows_and_target(n_rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Make rows in which every feature matters a little, so that trees use all of them."""
+    import pandas as pd
+
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n_rows, N_FEATURES)).astype(np.float32)
     signal = (values * np.linspace(0.2, 0.6, N_FEATURES)).sum(axis=1)
@@ -67,6 +75,8 @@ def rows_and_target(n_rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _options() -> ExportOptions:
+    from server.export import ExportOptions
+
     return ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
 
 
@@ -89,6 +99,10 @@ def prepare() -> BenchModel:
     repository, bundle, there = _bundle("boosted", [N_FEATURES, N_TREES, DEPTH, N_ROWS])
     valid, valid_target = rows_and_target(20_000, seed=2)
     if not there:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        from server.export import export_model
+
         train, target = rows_and_target(N_ROWS, seed=1)
         model = HistGradientBoostingClassifier(
             max_iter=N_TREES,
@@ -111,6 +125,10 @@ def prepare_heavy() -> BenchModel:
     repository, bundle, there = _bundle("heavy", [N_FEATURES, HEAVY_TREES, HEAVY_DEPTH])
     valid, valid_target = rows_and_target(20_000, seed=2)
     if not there:
+        from sklearn.ensemble import ExtraTreesClassifier
+
+        from server.export import export_model
+
         train, target = rows_and_target(N_ROWS, seed=1)
         model = ExtraTreesClassifier(
             HEAVY_TREES, max_depth=HEAVY_DEPTH, n_jobs=-1, random_state=0

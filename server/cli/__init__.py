@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": ("server.cli.serve", "serve", "Serve a model repository."),
     "score": ("server.cli.score", "score", "Score one request: a first call without code."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),
+    "bench": ("server.cli.bench", "bench", "Load a server; run scenarios; compare; report."),
     "config": ("server.cli.config", "config", "Check or show the server's settings."),
     "simulate": ("server.cli.simulate", "simulate", "Make card transactions to try things on."),
     "demo": ("server.cli.demo", "demo", "Train, export, serve and replay, in one command."),
