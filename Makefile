@@ -87,7 +87,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 	@echo "Installing Python packages (some 400 MB the first time)"
 	@$(BIN)/python -m pip install -c constraints.txt setuptools cython | $(PIP_LINES)
 	@FASTPATH_ONLY=none $(BIN)/python -m pip install -c constraints.txt --no-build-isolation \
-	    -e '.[train,dev]' | $(PIP_LINES)
+	    -e '.[train,bench,dev]' | $(PIP_LINES)
 	@touch $@
 
 build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native
