@@ -1,5 +1,11 @@
 from typing import Self, final
 
+HIGHEST_NS: int
+DIGITS: int
+COOKIE: int
+COMPRESSED_COOKIE: int
+MOST_BYTES: int
+
 @final
 class Histogram:
     def __new__(cls) -> Self: ...
