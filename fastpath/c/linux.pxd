@@ -40,6 +40,8 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
+        EPOLLRDHUP
+        EPOLLET
     union epoll_data_t:
         void* ptr
         int fd

@@ -310,6 +310,27 @@ def test_a_slow_reader_delays_nobody_and_gets_everything(group: LoopGroup, port:
     until(lambda: total(group, "held_bytes") == 0)
 
 
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@pytest.mark.parametrize("n_bytes", [0, 65_000, 65_536, 400_000])
+def test_nothing_is_left_unread_before_the_end(
+    group: LoopGroup, port: int, tmp_path: Path, family: str, n_bytes: int
+) -> None:
+    # More than one read, and the end of the stream, before the loop has looked once.
+    path = str(tmp_path / "door")
+    group.listen_unix(path)
+    with SocketClient(("127.0.0.1", port) if family == "tcp" else path) as client:
+        assert client.echo(b"learns the windows") == b"learns the windows"
+        client.call(bytes(n_bytes), headers(path="/no.Such/Method"))
+        last = client.call(b"the last word")
+        client.socket.sendall(client.output())
+        client.socket.shutdown(socket.SHUT_WR)
+        while piece := client.socket.recv(1 << 16):
+            client.input(piece)
+        assert client.answers[last].body == frame(b"the last word")
+        assert client.answers[last].ended
+    until(lambda: total(group, "open_connections") == 0)
+
+
 def test_a_reset_in_mid_flight(group: LoopGroup, port: int) -> None:
     with SocketClient(("127.0.0.1", port)) as client:
         client.echo(b"opens the window")
