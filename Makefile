@@ -27,7 +27,7 @@ DATA ?=
 BENCH_ARGS ?=
 PROFILE_ARGS ?=
 
-.PHONY: help demo test lint bench profile build protos clean native native-test
+.PHONY: help demo test lint bench bench-quick profile build protos clean native native-test
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -50,8 +50,11 @@ lint: native-test build ## style, types, generated code, stubs
 	    --allowlist tests/typing/stubtest_allowlist.txt --ignore-unused-allowlist \
 	    $(subst /,.,$(MODULES:.pyx=))
 
-bench: native-test build ## measure, and write bench/results/latest.json
+bench: native-test build ## measure everything there is, and write bench/results/*.json
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-quick: native-test build ## the same in under three minutes, into bench/results/quick
+	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
 
 profile: native-test build ## instructions per call and flame graphs (needs valgrind and linux-perf)
 	@$(BIN)/python -m bench.profile $(PROFILE_ARGS)

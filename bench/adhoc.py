@@ -30,8 +30,8 @@ from bench.scenario import (
 WHERE = "command line"
 
 
-def rate(text: str, option: str) -> Rate:
-    """Read calls per second, or a share of the capacity as "50%".
+def rate(text: str, option: str, of: str) -> Rate:
+    """Read calls per second, or a share of the capacity of the server `of` as "50%".
 
     Raises
     ------
@@ -49,7 +49,7 @@ def rate(text: str, option: str) -> Rate:
             f"{option}: {text!r} is no possible rate: calls per second above 0 and at most "
             f"{MAX_RATE_PER_S:,.0f}, or a share of the capacity such as 50%"
         )
-    return Rate(capacity=value / 100, of="target") if share else Rate(per_s=value)
+    return Rate(capacity=value / 100, of=of) if share else Rate(per_s=value)
 
 
 def _parts(text: str, option: str, form: str) -> list[str]:
@@ -69,7 +69,7 @@ def _seconds(text: str, option: str) -> float:
     return value
 
 
-def load_of(given: Mapping[str, Any]) -> LoadKind | None:
+def load_of(given: Mapping[str, Any], of: str) -> LoadKind | None:
     """Return the load that the options ask for; None if they ask for none.
 
     Raises
@@ -85,17 +85,17 @@ def load_of(given: Mapping[str, Any]) -> LoadKind | None:
     if given.get("closed"):
         return Closed()
     if given.get("rate"):
-        value = rate(given["rate"], "--rate")
+        value = rate(given["rate"], "--rate", of)
         return Poisson(value) if given.get("poisson") else Constant(value)
     if given.get("ramp"):
         start, end = _parts(given["ramp"], "--ramp", "START:END")
-        return Ramp(rate(start, "--ramp"), rate(end, "--ramp"))
+        return Ramp(rate(start, "--ramp", of), rate(end, "--ramp", of))
     if given.get("bursts"):
         form = "BASE:PEAK:PERIOD_S:BURST_S"
         base, peak, period, burst = _parts(given["bursts"], "--bursts", form)
         return Bursts(
-            rate(base, "--bursts"),
-            rate(peak, "--bursts"),
+            rate(base, "--bursts", of),
+            rate(peak, "--bursts", of),
             _seconds(period, "--bursts"),
             _seconds(burst, "--bursts"),
         )
@@ -124,7 +124,9 @@ def scenario(given: Mapping[str, Any], base: Scenario | None) -> Scenario:
     ScenarioError
         Options that contradict one another, or cannot be.
     """
-    load, source = load_of(given), source_of(given)
+    # A share of capacity is that of the server in question.
+    of = given.get("server") or ("target" if base is None else base.runs[-1].server)
+    load, source = load_of(given, of), source_of(given)
     made = base
     if made is None:
         made = Scenario(
@@ -161,22 +163,5 @@ def scenario(given: Mapping[str, Any], base: Scenario | None) -> Scenario:
         if given.get(key) is not None:
             changes[key] = given[key]
     made = msgspec.structs.replace(made, **changes)
-    # Capacity in an option is that of the one server there is.
-    if base is None and given.get("server"):
-        made = _of(made, given["server"])
     check(made, WHERE)
     return made
-
-
-def _of(made: Scenario, server: str) -> Scenario:
-    """Let shares of capacity speak of this server."""
-    document = msgspec.to_builtins(made)
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            if set(value) == {"per_s", "capacity", "of"}:
-                return {**value, "of": server}
-            return {key: walk(item) for key, item in value.items()}
-        return [walk(item) for item in value] if isinstance(value, list) else value
-
-    return msgspec.convert(walk(document), Scenario)

@@ -24,6 +24,7 @@ VARIABLES = {INK: "var(--ink-2)", RULE: "var(--rule)", PAPER: "var(--card)"} | {
 }
 # Where "all but one in n" stands on a percentile plot.
 QUANTILES = {"50 %": 2, "90 %": 10, "99 %": 100, "99.9 %": 1000, "99.99 %": 10_000}
+LEGEND_PAD = 24
 HATCH = "////"  # a run that says more about the client than about the server
 
 
@@ -70,14 +71,14 @@ def _pyplot() -> Any:
 def _svg(plt: Any, figure: Any, label: str) -> str:
     """Return a figure as an element of a page, with names of its own."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(out, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for mark, variable in VARIABLES.items():
         text = text.replace(mark, variable)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     # Names are unique in a file, not in a page of several.
     prefix = re.sub(r"\W+", "-", label.lower()).strip("-")
     text = re.sub(r'id="', f'id="{prefix}-', text)
@@ -89,21 +90,56 @@ def _svg(plt: Any, figure: Any, label: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{safe}"', 1)
 
 
-def _new(title: str, size: tuple[float, float] = (5.6, 3.0)) -> tuple[Any, Any, Any]:
+def _new(
+    title: str, size: tuple[float, float] = (5.6, 3.0), pad: float = 10
+) -> tuple[Any, Any, Any]:
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=size)
-    axes.set_title(title, pad=10)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes.set_title(title, pad=pad, fontweight="bold")
     axes.tick_params(length=0)
     return plt, figure, axes
+
+
+def _legend(axes: Any) -> None:
+    """Name the lines above the plot, where no line can be."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 0.985),
+        ncols=4,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
+
+
+def _log_scale(plt: Any, axes: Any) -> None:
+    """Make the vertical axis logarithmic, with as many numbers as it needs."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    span = high / max(low, 1e-9)
+    steps = [1.0, 2.0, 5.0] if span < 300 else [1.0]
+    if span < 12:
+        steps = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0]
+    axes.yaxis.set_major_locator(plt.matplotlib.ticker.LogLocator(subs=steps))
+    axes.yaxis.set_minor_locator(plt.NullLocator())
+    axes.yaxis.set_major_formatter(lambda y, _: number(y))
 
 
 def number(value: float) -> str:
     """Return a number as a person writes it: three figures, thousands apart."""
     if value != value:
         return "-"
+    if abs(value) < 1e-9:
+        return "0"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def quantity(name: str, value: float) -> str:
+    """Return a number with its unit where that is bytes; other names say theirs."""
+    if name.endswith("bytes") and abs(value) >= 1e6:
+        return f"{value / 1e6:.3g} MB"
+    return number(value)
 
 
 def bars(
@@ -122,21 +158,22 @@ def bars(
     axis
         Name and unit of the quantity.
     """
-    plt, figure, axes = _new(title, (5.6, 0.75 + 0.42 * len(rows)))
+    plt, figure, axes = _new(title)
     most = max(max(values) for _, values, _ in rows) or 1.0
     for at, (name, values, bound) in enumerate(rows):
         colour = SERIES[colours[name] % len(SERIES)]
         middle = float(np.median(values))
         axes.barh(
-            at, middle, 0.55, color="none" if bound else colour, edgecolor=colour, linewidth=1.2,
+            at, middle, 0.6, color="none" if bound else colour, edgecolor=colour, linewidth=1.2,
             hatch=HATCH if bound else None,
         )  # fmt: skip
-        axes.plot(values, [at] * len(values), "|", color=INK, markersize=9, markeredgewidth=1)
+        axes.plot(values, [at] * len(values), "|", color=INK, markersize=11, markeredgewidth=1.2)
         mark = "  client-bound" if bound else ""
-        axes.text(max(middle, *values) + most * 0.015, at, f" {number(middle)}{mark}", va="center")
+        axes.text(max(middle, *values) + most * 0.02, at, f"{number(middle)}{mark}", va="center")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, most * 1.3)
+    rest = max(0, 4 - len(rows)) / 2  # bars of two or three runs need not fill the plot
+    axes.set_ylim(len(rows) - 0.5 + rest, -0.5 - rest)
+    axes.set_xlim(0, most * 1.35)
     axes.xaxis.set_major_formatter(lambda x, _: number(x))
     axes.set_xlabel(axis)
     axes.grid(axis="y", visible=False)
@@ -148,7 +185,7 @@ def percentiles(
     title: str, histograms: Mapping[str, Histogram], colours: Mapping[str, int], label: str
 ) -> str:
     """Draw latency by percentile, each step to the right ten times rarer."""
-    plt, figure, axes = _new(title)
+    plt, figure, axes = _new(title, pad=LEGEND_PAD)
     rarest = 100.0
     for name, histogram in histograms.items():
         last = max(min(histogram.count, 100_000), 10)
@@ -157,14 +194,12 @@ def percentiles(
         times = [histogram.percentile(100 * (1 - 1 / x)) / 1e3 for x in n]
         axes.plot(n, times, color=SERIES[colours[name] % len(SERIES)], label=name)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    _log_scale(plt, axes)
     shown = {text: x for text, x in QUANTILES.items() if x <= rarest}
     axes.set_xticks(list(shown.values()), list(shown))
     axes.xaxis.set_minor_locator(plt.NullLocator())
-    axes.yaxis.set_major_formatter(lambda y, _: number(y))
-    axes.yaxis.set_minor_formatter(lambda y, _: "")
     axes.set_ylabel("latency, µs")
-    axes.legend(loc="upper left")
+    _legend(axes)
     return _svg(plt, figure, label)
 
 
@@ -179,24 +214,23 @@ def over_time(
     dashed: Sequence[str] = (),
 ) -> str:
     """Draw quantities over the seconds of a run."""
-    plt, figure, axes = _new(title)
+    plt, figure, axes = _new(title, pad=LEGEND_PAD)
     for name, (seconds, values) in lines.items():
         base = name.split(" ", 1)[0]
         axes.plot(
             seconds, values, "--" if name in dashed else "-",
-            color=SERIES[colours[base] % len(SERIES)], label=name,
+            color=SERIES[colours[base] % len(SERIES)],
+            label=None if name in dashed else base,
             marker="o" if len(values) < 25 else None, markersize=3,
         )  # fmt: skip
     if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(lambda y, _: "")
+        _log_scale(plt, axes)
     else:
-        axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda y, _: number(y))
+        axes.set_ylim(0, 1.2 * max(max(values) for _, values in lines.values()) or 1)
+        axes.yaxis.set_major_formatter(lambda y, _: number(y))
     axes.set_xlabel("seconds")
     axes.set_ylabel(axis)
-    axes.margins(y=0.15)
-    axes.legend(loc="best", ncols=2 if len(lines) > 2 else 1)
+    _legend(axes)
     return _svg(plt, figure, label)
 
 
@@ -207,7 +241,7 @@ def against_load(
     label: str,
 ) -> str:
     """Draw p50 and p99 against the offered load; a step that was not kept is a cross."""
-    plt, figure, axes = _new(title, (5.6, 3.4))
+    plt, figure, axes = _new(title, pad=LEGEND_PAD)
     for name, repetitions in sweeps.items():
         colour = SERIES[colours[name] % len(SERIES)]
         for i, points in enumerate(repetitions):
@@ -222,12 +256,10 @@ def against_load(
                     point["offered_per_s"], point["p99_us"], "o" if kept else "X", color=colour,
                     markersize=3 if kept else 8,
                 )  # fmt: skip
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda y, _: number(y))
-    axes.yaxis.set_minor_formatter(lambda y, _: "")
+    _log_scale(plt, axes)
     axes.xaxis.set_major_formatter(lambda x, _: number(x))
     axes.set_xlim(left=0)
     axes.set_xlabel("offered calls/s")
     axes.set_ylabel("latency, µs")
-    axes.legend(loc="upper left", ncols=2)
+    _legend(axes)
     return _svg(plt, figure, label)

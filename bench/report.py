@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import results, sections
 from bench.errors import ResultError
-from bench.plots import number
+from bench.plots import number, quantity
 from bench.sections import Section, html_table
 
 STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
@@ -42,7 +42,9 @@ def promise(target: Mapping[str, Any]) -> list[str]:
     """Return a promise's cells: name, measured, promised, whether met."""
     value = float("nan") if target["value"] is None else target["value"]
     met = "met" if target["met"] else "not met"
-    return [target["name"], number(value), f"{target['op']} {target['target']:.4g}", met]
+    name, most = target["name"], float(target["target"])
+    bound = quantity(name, most) if name.endswith("bytes") else f"{most:.4g}"
+    return [name, quantity(name, value), f"{target['op']} {bound}", met]
 
 
 def _sign(op: str) -> str:
@@ -135,10 +137,13 @@ def _html(section: Section) -> str:
     document = section.document
     title = f"<h2>{escape(section.title)}</h2><p>{escape(section.about)}</p>"
     parts = [f"<section id={escape(section.name)}>", title]
-    parts += [
-        f'<p class=warning><span class="badge bad">not valid</span> {escape(reason)}</p>'
-        for reason in section.reasons[:8]
-    ]
+    if section.reasons:
+        lines = "".join(f"<li>{escape(reason)}</li>" for reason in section.reasons)
+        count = f"{len(section.reasons)} reasons not to believe every run"
+        parts.append(
+            f'<details class=warning><summary><span class="badge bad">not valid</span> {count}'
+            f"</summary><ul>{lines}</ul></details>"
+        )
     parts += [f"<p class=note>Not judged: {escape(x)}</p>" for x in document.get("unjudged", [])]
     if document.get("command") and "bench run" in document["command"]:
         parts.append(f"<p class=note>Made by <code>{escape(document['command'])}</code></p>")

@@ -12,7 +12,7 @@ import msgspec
 
 from bench import measure
 from bench.beside import file_limit
-from bench.errors import LoadError
+from bench.errors import LoadError, LoadInputError
 from bench.generator import Limits
 from bench.measure import Measured, Work
 from bench.model import prepare, prepare_heavy
@@ -35,6 +35,14 @@ class Options:
     time_scale: float = 1.0
     quick: bool = False
     core: int | None = None  # of the generator; None: wherever this process may run
+    max_lag_ms: float | None = None  # how late the generator may be; None: as `Limits` says
+
+    def limits(self, max_error_share: float) -> Limits:
+        """Return beyond what a run is not valid."""
+        if self.max_lag_ms is None:
+            return Limits(max_error_share=max_error_share)
+        lag_ms = self.max_lag_ms
+        return Limits(max_error_share, lag_ms, late_ms=lag_ms, max_stall_ms=max(lag_ms, 50.0))
 
 
 @dataclass
@@ -108,8 +116,16 @@ class Report:
 
 @contextmanager
 def load_core(core: int | None) -> Iterator[None]:
-    """Keep this process (its scrapers, its watch, its generator) away from the servers' core."""
+    """Keep this process (its scrapers, its watch, its generator) away from the servers' core.
+
+    Raises
+    ------
+    LoadInputError
+        There is no such core, or this process may not run there.
+    """
     before = os.sched_getaffinity(0)
+    if core is not None and core not in before:
+        raise LoadInputError(f"core {core} is not among {sorted(before)}, where this may run")
     if core is not None:
         os.sched_setaffinity(0, {core})
     try:
@@ -237,7 +253,7 @@ class Runner:
             shape=run.shape or scenario.shape,
             duration_s=max(duration_s, 0.2),
             warmup_s=warmup_s,
-            limits=Limits(max_error_share=scenario.max_error_share if share is None else share),
+            limits=options.limits(scenario.max_error_share if share is None else share),
             check_share=scenario.check_share,
             beside=beside,
             core=options.core,

@@ -10,6 +10,7 @@ from typing import Any
 from bench import plots, results
 from bench.hdr import Histogram
 from bench.plots import number
+from bench.plots import quantity as with_unit
 from bench.quantities import QUANTITIES, unit
 
 COLUMNS = (
@@ -118,14 +119,15 @@ def _figures(name: str, document: dict[str, Any]) -> Iterable[str]:
         }
         if not found:
             continue
-        whole = dict(found)
-        if step == "closed" and "aio_grpc_aio" in runs:
-            whole["grpc_aio"] = runs["aio_grpc_aio"]
         if step in ("closed", "offered"):
             text = f"CPU per call. {title}"
-            yield from _bars(whole, "cpu_us_per_call", text, f"{name} {step} cpu")
+            yield from _bars(found, "cpu_us_per_call", text, f"{name} {step} cpu")
         if step == "closed":
-            yield from _bars(whole, "calls_per_s", f"Throughput. {title}", f"{name} {step} rate")
+            yield from _bars(found, "calls_per_s", f"Throughput. {title}", f"{name} {step} rate")
+        if step == "closed" and "aio_grpc_aio" in runs:
+            whole = {**found, "grpc_aio": runs["aio_grpc_aio"]}
+            text = "CPU per call, beside grpc.aio's echo"
+            yield from _bars(whole, "cpu_us_per_call", text, f"{name} {step} aio")
         if step in ("half", "single"):
             colours = {server: i for i, server in enumerate(found)}
             tails = {server: merged(repetitions) for server, repetitions in found.items()}
@@ -169,8 +171,9 @@ def _times(
             lines[f"{key} p50"] = (seconds, [max(row["p50_us"], 0.1) for row in series])
             dashed.append(f"{key} p50")
     if lines:
+        title = "Latency by second, p99 (dashed: p50), last repetition"
         yield plots.over_time(
-            "Latency by second, last repetition", lines, "µs", colours, f"{name} seconds",
+            title, lines, "µs", colours, f"{name} seconds",
             log=True, dashed=dashed,
         )  # fmt: skip
     memory = {
@@ -210,7 +213,8 @@ def figure_rows(document: dict[str, Any]) -> list[list[str]]:
             if len(ordered) % 2
             else sum(ordered[len(ordered) // 2 - 1 : len(ordered) // 2 + 1]) / 2
         )
-        rows.append([name, number(ordered[0]), number(middle), number(ordered[-1]), unit(name)])
+        shown = [with_unit(name, x) for x in (ordered[0], middle, ordered[-1])]
+        rows.append([name, *shown, unit(name).replace("B", "")])
     return rows
 
 

@@ -83,6 +83,9 @@ OPTIONS = [
     click.option("--repetitions", type=click.IntRange(1, 1000)),
     click.option("--max-error-share", type=click.FloatRange(0, 1),
                  help="Beyond, a run is not valid.  [default: 0]"),
+    click.option("--max-lag-ms", type=click.FloatRange(0.01, 60_000),
+                 help="How late the generator itself may be: 99 % of its sends, and its loop.  "
+                 "[default: 1, and 50]"),
     click.option("--check-share", type=click.FloatRange(0, 1),
                  help="Share of the answers that are checked.  [default: 1]"),
     click.option("--time-scale", type=click.FloatRange(0.0001, 100), default=1.0,
@@ -134,6 +137,7 @@ def run(scenario: str | None, **given: Any) -> None:
             quick=given["quick"],
             core=core,
             repetitions=given["repetitions"],
+            max_lag_ms=given["max_lag_ms"],
         )
         replaces = given["replaces"] if base is not None else "target"
         report = Runner(made, choices, Display(), outside, replaces).run()
