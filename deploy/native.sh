@@ -66,6 +66,9 @@ else
 fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
+    have valgrind || missing+=(valgrind)
+    # The report is looked at in a real browser; without fonts it would be looked at in vain.
+    have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)
 fi
 
 ((${#missing[@]})) || exit 0
