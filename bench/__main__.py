@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import kernels, model, results, scenario, transport
-from bench.errors import BenchError
+from bench.errors import BenchError, LoadError
 from bench.progress import Display
 from bench.results import Spread, Target
 from bench.runner import Options, Report, Runner, free_core
+from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
@@ -89,18 +90,28 @@ def main() -> int:
             display.say("model: 100 trees of depth 6 on 30 features")
             valid = _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
         for wanted in scenarios:
-            scale = SOAK_SCALE if wanted.name == "soak" else 1.0
-            choices = Options(time_scale=scale, quick=quick, core=free_core())
-            report = Runner(wanted, choices, display).run()
-            print(f"\n{wanted.title} ({wanted.name})\n{scenario_table(report)}")
-            results.save(folder / f"{wanted.name}.json", document(report, command))
-            valid = valid and report.valid
+            valid = _scenario(folder, wanted, quick, display, command) and valid
     except BenchError as error:
         display.end()
         print(f"bench: {error}", file=sys.stderr)
         return 1
     print(f"\nwritten to {folder}; `scoregate bench report {folder}/*.json` shows them")
     return 0 if valid else 1
+
+
+def _scenario(folder: Path, wanted: Scenario, quick: bool, display: Display, command: str) -> bool:
+    """Run one scenario and write its file; a scenario that cannot be run ends nothing else."""
+    scale = SOAK_SCALE if wanted.name == "soak" else 1.0
+    choices = Options(time_scale=scale, quick=quick, core=free_core())
+    try:
+        report = Runner(wanted, choices, display).run()
+    except LoadError as error:
+        display.end()
+        print(f"\n{wanted.title} ({wanted.name})\nNOT RUN: {error}", file=sys.stderr)
+        return False
+    print(f"\n{wanted.title} ({wanted.name})\n{scenario_table(report)}")
+    results.save(folder / f"{wanted.name}.json", document(report, command))
+    return report.valid
 
 
 def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> bool:

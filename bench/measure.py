@@ -34,7 +34,7 @@ from bench.targets import Target
 from bench.watch import Watch
 
 BUSY = 0.97  # below, in closed loop, the client is the limit
-ATTEMPTS = 3  # at a run
+ATTEMPTS, QUICK_ATTEMPTS = 3, 2  # at a run
 # What a server may say because the machine is slow; anything else is about the calls themselves.
 LATE_OR_BUSY = {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 SECOND_LOOKS = 2  # at a sweep's step in which the generator itself was late
@@ -234,16 +234,18 @@ def _is_client_bound(work: Work, found: dict[str, float], result: LoadResult) ->
     return result.client_bound
 
 
-def repeat(work: Work, repetition: int, cache: Cache, display: Display) -> Measured:
+def repeat(
+    work: Work, repetition: int, cache: Cache, display: Display, attempts: int = ATTEMPTS
+) -> Measured:
     """Make one run; again, where it was not valid and the server gave no wrong answer.
 
     On a machine that others use too, the generator's core may be taken away for a while. How often
     a run was made stands in the result.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         measured = run(work, repetition, cache, display.show)
         measured.n_attempts = attempt
-        if measured.valid or measured.is_refuted or attempt == ATTEMPTS:
+        if measured.valid or measured.is_refuted or attempt == attempts:
             break
         display.say(f"  once more: {measured.reasons[0]}")
     return measured
@@ -278,7 +280,15 @@ def _sweep(
     work: Work, sweep: Sweep, on_progress: OnProgress | None
 ) -> tuple[LoadResult, list[dict[str, Any]], dict[str, float]]:
     """Make the steps up to the first that is not kept; return the knee's result."""
-    patient = replace(work.limits, max_error_share=1.0, max_lag_p99_ms=1e6, max_late_share=1.0)
+    # A step may fail in any way: that is what ends the sweep.
+    patient = replace(
+        work.limits,
+        max_error_share=1.0,
+        max_lag_p99_ms=1e6,
+        max_late_share=1.0,
+        max_busy_share=1.0,
+        max_stall_ms=1e6,
+    )
     points: list[dict[str, Any]] = []
     knee: LoadResult | None = None
     knee_per_s, generator_bound = 0.0, False
@@ -294,7 +304,10 @@ def _sweep(
         if before is not None and after is not None and n_calls:
             found["cpu_us_per_call"] = (after - before) / 1e3 / n_calls
             found["busy_share"] = found["cpu_us_per_call"] * result.calls_per_s / 1e6
-        late = result.lag.percentile(99) / 1e6 > work.limits.max_lag_p99_ms
+        late = (
+            result.lag.percentile(99) / 1e6 > work.limits.max_lag_p99_ms
+            or result.generator_busy_share > work.limits.max_busy_share
+        )
         kept = (
             result.calls_per_s >= sweep.kept * found["offered_per_s"]
             and found["p99_us"] <= sweep.limit_us

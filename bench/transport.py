@@ -47,10 +47,11 @@ class Sizes:
     half_s: float  # at half of capacity
     n_aio: int
     n_starts: int
+    attempts: int  # at a run that the machine spoiled
 
 
-FULL = Sizes(5, 500_000, 40_000, 400_000, 20_000, 6.0, 20_000, 5)
-QUICK = Sizes(2, 60_000, 40_000, 80_000, 4_000, 1.5, 4_000, 2)
+FULL = Sizes(5, 500_000, 40_000, 400_000, 20_000, 6.0, 20_000, 5, measure.ATTEMPTS)
+QUICK = Sizes(2, 60_000, 40_000, 80_000, 4_000, 1.5, 4_000, 2, measure.QUICK_ATTEMPTS)
 WARMUP_S = 0.3
 
 Order = list[tuple[str, Server]]
@@ -103,7 +104,7 @@ class Bench:
             poll_us=poll_us,
             seed=repetition,
         )
-        measured = measure.repeat(work, repetition, self.cache, self.display)
+        measured = measure.repeat(work, repetition, self.cache, self.display, self.sizes.attempts)
         if measured.is_refuted:
             raise LoadError(f"{work.name}: {'; '.join(measured.reasons)}")
         self.found.setdefault((step, server), []).append(measured)
