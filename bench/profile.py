@@ -129,6 +129,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--seconds is {options.seconds}: it must be 0.1 to 600")
     both = options.callgrind == options.flamegraph
     try:
+        # Before the minute that it takes, not after half of it.
+        if both or options.callgrind:
+            callgrind.tool("valgrind")
+        if both or options.flamegraph:
+            callgrind.tool("perf", flamegraph.DEBIAN_LINE)
         named = subjects()
         if both or options.callgrind:
             count(named, options.calls, options.out, not options.no_history)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import history
+from bench import history, profile
 from bench.callgrind import ProfileError, differences, read_dump, readable, room_of, summed, tool
 from bench.errors import ResultError
 from bench.flamegraph import COLOURS, Tree, frame_of, read_script, render, rooted
@@ -138,6 +138,23 @@ def test_objects_become_rooms() -> None:
 def test_a_missing_tool_names_the_line_that_installs_it() -> None:
     with pytest.raises(ProfileError, match=r"no-such-tool is missing; .*apt-get install -y x"):
         tool("no-such-tool", "apt-get install -y x")
+
+
+def test_the_command_ends_with_1_where_a_tool_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert profile.main(["--flamegraph"]) == 1
+    assert "perf is missing; on Debian: apt-get install -y linux-perf" in capsys.readouterr().err
+    assert profile.main([]) == 1
+    assert "valgrind is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--calls", "7"], ["--seconds", "0"], ["--seconds", "nan"]])
+def test_the_command_refuses_sizes_that_measure_nothing(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        profile.main(wrong)
+    assert ended.value.code == 2
 
 
 # As perf 6.1 prints `-F comm,tid,ip,sym,dso`: innermost frame first, a blank line after each.
