@@ -38,6 +38,7 @@ ATTEMPTS, QUICK_ATTEMPTS = 3, 2  # at a run
 # What a server may say because the machine is slow; anything else is about the calls themselves.
 LATE_OR_BUSY = {"OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 SECOND_LOOKS = 2  # at a sweep's step in which the generator itself was late
+PATIENT_MS = 5000.0  # a capacity is what is answered, however late
 OnProgress = Callable[[Progress], object]
 
 
@@ -223,6 +224,22 @@ def run(
         watch=watch.to_json(),
         points=points,
     )
+
+
+def open_capacity(work: Work, closed_per_s: float, cache: Cache, on_progress: OnProgress) -> float:
+    """Return what a server takes of independent arrivals, in calls per second.
+
+    In closed loop calls arrive in step with the answers, many to a wake-up, which is cheaper than
+    what open callers make. So this is measured: the CPU of a call at half of the closed loop's
+    rate, Poisson; a core's second divided by it. CPU per call hardly changes when the machine is
+    not quiet. Without a known process it is half of the closed loop's rate.
+    """
+    load = Poisson(Rate(per_s=closed_per_s / 2))
+    shape = msgspec.structs.replace(
+        work.shape, streams=max(work.shape.streams, 32), timeout_ms=PATIENT_MS
+    )
+    found = run(replace(work, load=load, shape=shape, n_calls=None), 0, cache, on_progress)
+    return found.quantities.get("calls_per_cpu_s", closed_per_s / 2)
 
 
 def _is_client_bound(work: Work, found: dict[str, float], result: LoadResult) -> bool:

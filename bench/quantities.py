@@ -41,7 +41,7 @@ QUANTITIES: dict[str, Quantity] = {
     "rss_after_bytes": Quantity("B", "lower", "server's resident memory after the load"),
     "rss_growth_share": Quantity("", "lower", "growth of resident memory over the last 2/3"),
     "rss_slope_bytes_per_s": Quantity("B/s", "lower", "slope of resident memory, last 2/3"),
-    "capacity_per_s": Quantity("1/s", "higher", "answers per second in closed loop, taken first"),
+    "capacity_per_s": Quantity("1/s", "higher", "what the server takes of open callers"),
     "knee_per_s": Quantity("1/s", "higher", "highest rate kept within the latency limit"),
     "generator_bound": Quantity("", None, "1 where the generator ended a sweep, not the server"),
     "generator_cpu_us_per_call": Quantity("µs", "lower", "the load generator's own CPU per call"),

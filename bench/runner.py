@@ -25,7 +25,6 @@ from bench.targets import Target as Server
 from bench.targets import Targets
 
 CAPACITY_S = 1.5
-PATIENT_MS = 5000.0  # a capacity is what is answered, however late
 
 
 @dataclass(frozen=True)
@@ -208,13 +207,13 @@ class Runner:
         return self._caches.get(server, self._caches[""])
 
     def _capacity(self, server: str, targets: Targets) -> float:
-        """Measure what a server answers per second in closed loop, at the scenario's shape."""
+        """Measure what a server takes, at the scenario's shape."""
         self.display.begin(f"{self.scenario.name}: capacity of {server}")
         first = next((run for run in self.scenario.runs if run.server == server), None)
         run = msgspec.structs.replace(
             first or Run("capacity", server),
             load=Closed(),
-            shape=msgspec.structs.replace(self.scenario.shape, timeout_ms=PATIENT_MS),
+            shape=msgspec.structs.replace(self.scenario.shape, timeout_ms=measure.PATIENT_MS),
             duration_s=CAPACITY_S,
             beside=None,
         )
@@ -222,7 +221,9 @@ class Runner:
         found = measure.repeat(work, 0, self._cache(server), self.display)
         if not found.valid:
             raise LoadError(f"the capacity of {server} is not known: {'; '.join(found.reasons)}")
-        return found.quantities["calls_per_s"]
+        closed_per_s = found.quantities["calls_per_s"]
+        cache = self._cache(server)
+        return measure.open_capacity(work, closed_per_s, cache, self.display.show)
 
     def _work(
         self,

@@ -8,8 +8,8 @@ Rules
   what the machine does meanwhile hits all of them. Claims are ratios within a repetition.
 * `acceptance` entries divide one run's quantity by another's (`numerator = "score.p99_us"`) and
   compare the median over the repetitions with a promised `target`.
-* A rate is absolute (`per_s`), or a share of what a server was measured to take in closed loop at
-  the beginning of the scenario (`capacity = 0.5, of = "score"`).
+* A rate is absolute (`per_s`), or a share of what a server was measured to take at the beginning
+  of the scenario (`capacity = 0.5, of = "score"`; see `measure.open_capacity`).
 
 A scenario does not say how long the machine's owner has: `--time-scale` and `--quick` do.
 """

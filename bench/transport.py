@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,28 @@ class Bench:
         LoadError
             An answer was wrong, or a call was answered with an error.
         """
-        target = self.targets.get(server, spin_us)
         self.display.begin(f"{step} {server} {repetition + 1}/{self.sizes.repetitions}")
-        work = Work(
+        work = self._work(step, server, load, shape, duration_s, n_calls, spin_us, poll_us)
+        work = replace(work, seed=repetition)
+        measured = measure.repeat(work, repetition, self.cache, self.display, self.sizes.attempts)
+        if measured.is_refuted:
+            raise LoadError(f"{work.name}: {'; '.join(measured.reasons)}")
+        self.found.setdefault((step, server), []).append(measured)
+        return measured
+
+    def _work(
+        self,
+        step: str,
+        server: str,
+        load: LoadKind,
+        shape: Shape | None = None,
+        duration_s: float = 1.0,
+        n_calls: int | None = None,
+        spin_us: int = 0,
+        poll_us: float = 0.0,
+    ) -> Work:
+        target = self.targets.get(server, spin_us)
+        return Work(
             name=f"{step}_{server}",
             target=target,
             messages=self.cache.get(Rows(), target.method),
@@ -102,13 +121,14 @@ class Bench:
             n_calls=n_calls,
             core=self.core,
             poll_us=poll_us,
-            seed=repetition,
         )
-        measured = measure.repeat(work, repetition, self.cache, self.display, self.sizes.attempts)
-        if measured.is_refuted:
-            raise LoadError(f"{work.name}: {'; '.join(measured.reasons)}")
-        self.found.setdefault((step, server), []).append(measured)
-        return measured
+
+    def capacity(self, server: str) -> float:
+        """Return what a server takes of independent arrivals (see `measure.open_capacity`)."""
+        self.display.begin(f"capacity {server}")
+        closed = Spread.of(self.values("closed", server, "calls_per_s")).median
+        work = self._work("capacity", server, Closed(), duration_s=1.5)
+        return measure.open_capacity(work, closed, self.cache, self.display.show)
 
     def values(self, step: str, server: str, quantity: str) -> list[float]:
         """Return one quantity of every repetition."""
@@ -144,7 +164,7 @@ def run(
         seconds = sizes.n_offered / sizes.offered_per_s
         bench.pair("offered", pair, load=offered(sizes.offered_per_s), duration_s=seconds)
         bench.pair("single", pair, load=Closed(), shape=SINGLE, n_calls=sizes.n_single)
-        half = Spread.of(bench.values("closed", "score", "calls_per_s")).median / 2
+        half = bench.capacity("score") / 2
         bench.pair("half", pair, load=offered(half), shape=OPEN, duration_s=sizes.half_s)
         _spin(bench)
         generator = _against_h2load(bench)
@@ -267,6 +287,7 @@ def summary(
             "streams": 4,
             "offered_calls_per_s": bench.sizes.offered_per_s,
             "calls_per_cpu_measurement": bench.sizes.n_offered,
+            # Of independent arrivals: in closed loop calls come in step, and are cheaper.
             "half_of_capacity_calls_per_s": half["rate"]["per_s"],
             "spin_us": SPIN_US,
             "loops": 1,
