@@ -12,11 +12,6 @@ connection, and past a high-water mark it is not read either. Loop 0 accepts, an
 connection to the loop with the fewest. With `spin_ns` an idle loop polls that long before it
 blocks.
 
-Readiness of connections is edge-triggered: with levels the kernel looks at every socket once more,
-in the next wait, to find it empty. A read shorter than the buffer has emptied the socket, and what
-comes later is a new edge; only a read that filled the buffer, or that may have the end of the
-stream behind it, asks to be told again.
-
 A connection that we end is shut down for writing and read until its end, for a second at most:
 closing with unread bytes would make the kernel drop the GOAWAY that says why.
 
@@ -53,7 +48,6 @@ cdef enum:
     ACCEPTS_PER_EVENT = 64
     HIGH_WATER_BYTES = 65536
     N_REFUSAL_BYTES = 46
-    READABLE = EPOLLIN | EPOLLRDHUP
 
 cdef int64_t TICK_NS = 1_000_000_000
 cdef int64_t SHORT_TICK_NS = 100_000_000
@@ -85,9 +79,9 @@ cdef int32_t watch(loop_t* loop, int fd, void* what, uint32_t events, int operat
 
 
 cdef void update_events(loop_t* loop, peer_t* peer) noexcept nogil:
-    cdef uint32_t events = EPOLLET
+    cdef uint32_t events = 0
     if peer.n_pending < HIGH_WATER_BYTES:
-        events |= READABLE
+        events |= EPOLLIN
     if peer.n_pending > 0:
         events |= EPOLLOUT
     if events != peer.events:
@@ -145,12 +139,12 @@ cdef void adopt(loop_t* loop, int fd, int32_t is_tcp) noexcept nogil:
     peer.watched = WATCHED_PEER
     peer.fd = fd
     peer.opened_ns = loop.host.now_ns
-    peer.events = READABLE | EPOLLET
+    peer.events = EPOLLIN
     peer.next = loop.peers
     if peer.next != NULL:
         peer.next.previous = peer
     loop.peers = peer
-    if watch(loop, fd, peer, peer.events, EPOLL_CTL_ADD) != 0:
+    if watch(loop, fd, peer, EPOLLIN, EPOLL_CTL_ADD) != 0:
         free_peer(loop, peer)
     elif atomic_load(&loop.state, ATOMIC_RELAXED) != LOOP_RUNNING:
         connection_drain(peer.connection)
@@ -229,13 +223,10 @@ cdef int32_t is_gone(ssize_t n) noexcept nogil:
     return n == 0 or (n < 0 and errno != EAGAIN and errno != EINTR)
 
 
-cdef void read_peer(loop_t* loop, peer_t* peer, uint32_t events) noexcept nogil:
+cdef void read_peer(loop_t* loop, peer_t* peer) noexcept nogil:
     cdef ssize_t n = recv(peer.fd, loop.read_buffer, READ_BYTES, MSG_DONTWAIT)
     if n > 0:
         loop.counters.bytes_in += n
-        if n == READ_BYTES or events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-            # There may be more, or the end: that was told once.
-            watch(loop, peer.fd, peer, peer.events, EPOLL_CTL_MOD)
         if peer.connection != NULL:
             connection_receive(peer.connection, loop.read_buffer, <size_t> n)
     elif is_gone(n):
@@ -398,8 +389,8 @@ cdef void handle(loop_t* loop, epoll_event* event) noexcept nogil:
         if event.events & EPOLLOUT and peer.n_pending > 0:
             if write_pending(loop, peer) != 0:
                 return
-        if event.events & (READABLE | EPOLLERR | EPOLLHUP):
-            read_peer(loop, peer, event.events)
+        if event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+            read_peer(loop, peer)
     elif watched == WATCHED_WAKE:
         eventfd_read(loop.wake_fd, &ignored)
         # Before the mailboxes are looked at: a push after that look finds the flag clear, and

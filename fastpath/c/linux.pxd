@@ -40,8 +40,6 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
-        EPOLLRDHUP
-        EPOLLET
     union epoll_data_t:
         void* ptr
         int fd
