@@ -24,7 +24,7 @@ from bench.sources import Cache
 from bench.targets import Target as Server
 from bench.targets import Targets
 
-CAPACITY_S = 1.5
+CAPACITY_S, QUICK_CAPACITY_S = 1.5, 0.6
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Runner:
             first or Run("capacity", server),
             load=Closed(),
             shape=msgspec.structs.replace(self.scenario.shape, timeout_ms=measure.PATIENT_MS),
-            duration_s=CAPACITY_S,
+            duration_s=QUICK_CAPACITY_S if self.options.quick else CAPACITY_S,
             beside=None,
         )
         work = self._work(run, targets, {}, seed=0, scaled=False)

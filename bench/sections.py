@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
+from statistics import median
 from typing import Any
 
 from bench import plots, results
@@ -193,8 +194,8 @@ def run_rows(document: dict[str, Any]) -> list[list[str]]:
     for name, found in runs_of(document).items():
         cells = [name]
         for quantity, _ in COLUMNS:
-            values = sorted(_values(found, quantity))
-            cells.append(number(values[len(values) // 2]) if values else "-")
+            values = _values(found, quantity)
+            cells.append(number(median(values)) if values else "-")
         marks = ["client-bound"] if _bound(found) else []
         marks += ["not valid"] if not all(run["valid"] for run in found) else []
         again = sum(run.get("n_attempts", 1) - 1 for run in found)
@@ -207,13 +208,7 @@ def figure_rows(document: dict[str, Any]) -> list[list[str]]:
     """Return every figure with its spread, for a file that is no scenario's."""
     rows = []
     for name, values in results.spreads({k: v for k, v in document.items() if k != "runs"}).items():
-        ordered = sorted(values)
-        middle = (
-            ordered[len(ordered) // 2]
-            if len(ordered) % 2
-            else sum(ordered[len(ordered) // 2 - 1 : len(ordered) // 2 + 1]) / 2
-        )
-        shown = [with_unit(name, x) for x in (ordered[0], middle, ordered[-1])]
+        shown = [with_unit(name, x) for x in (min(values), median(values), max(values))]
         rows.append([name, *shown, unit(name).replace("B", "")])
     return rows
 
