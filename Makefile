@@ -66,7 +66,7 @@ protos: $(VENV)/.installed ## regenerate server/pb from protos/
 
 clean: ## remove what was built and the demo's files; .venv stays
 	@rm -rf build dist var ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@rm -f fastpath/*.so fastpath/*.c fastpath/*.html
+	@rm -f fastpath/*.so fastpath/*.c fastpath/*.html bench/*.so bench/*.c bench/*.html
 	@find server fastpath tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 native:
