@@ -44,6 +44,7 @@ ctypedef struct peer_t:
     int32_t has_spoken           # the kernel took bytes of ours
     int64_t opened_ns
     int64_t progress_ns          # the kernel last took pending bytes, or the linger began
+    int64_t ticked_ns            # when its time was last looked at
 
 
 ctypedef struct loop_t:
@@ -68,6 +69,7 @@ ctypedef struct loop_t:
     int[MAILBOX] mail            # file descriptor, or ~descriptor for a Unix socket
     queue_t queue
     peer_t* peers
+    peer_t* to_tick              # next to look at in the round under way; NULL: none is
     int32_t n_lingering
     int64_t last_tick_ns
     uint8_t[READ_BYTES] read_buffer

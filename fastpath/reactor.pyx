@@ -15,7 +15,8 @@ blocks.
 A connection that we end is shut down for writing and read until its end, for a second at most:
 closing with unread bytes would make the kernel drop the GOAWAY that says why.
 
-What it does not do: timers finer than its tick (a second; a tenth while draining or lingering).
+What it does not do: timers finer than its tick (a second; a tenth while draining or lingering). A
+tick goes round the connections a few at a time, between the loop's other work.
 """
 
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -48,6 +49,8 @@ cdef enum:
     ACCEPTS_PER_EVENT = 64
     HIGH_WATER_BYTES = 65536
     N_REFUSAL_BYTES = 46
+    TICKS_WHEN_BUSY = 4          # connections whose time is looked at between two waits
+    TICKS_WHEN_IDLE = 64
 
 cdef int64_t TICK_NS = 1_000_000_000
 cdef int64_t SHORT_TICK_NS = 100_000_000
@@ -101,6 +104,8 @@ cdef void free_peer(loop_t* loop, peer_t* peer) noexcept nogil:
         loop.peers = peer.next
     if peer.next != NULL:
         peer.next.previous = peer.previous
+    if loop.to_tick == peer:
+        loop.to_tick = peer.next
     pool_free(&loop.pool, peer.pending)
     pool_free(&loop.pool, peer)
     loop.counters.closed += 1
@@ -139,6 +144,7 @@ cdef void adopt(loop_t* loop, int fd, int32_t is_tcp) noexcept nogil:
     peer.watched = WATCHED_PEER
     peer.fd = fd
     peer.opened_ns = loop.host.now_ns
+    peer.ticked_ns = loop.host.now_ns
     peer.events = EPOLLIN
     peer.next = loop.peers
     if peer.next != NULL:
@@ -305,14 +311,29 @@ cdef void write_all(loop_t* loop) noexcept nogil:
 
 
 cdef void tick(loop_t* loop) noexcept nogil:
-    cdef int64_t now_ns = loop.host.now_ns
-    cdef int64_t elapsed_ns = now_ns - loop.last_tick_ns
-    cdef peer_t* peer = loop.peers
-    cdef peer_t* next
+    # Begins a round over all connections, unless the last one is still under way.
     cdef int32_t i
-    loop.last_tick_ns = now_ns
-    while peer != NULL:
-        next = peer.next
+    loop.last_tick_ns = loop.host.now_ns
+    if loop.to_tick == NULL:
+        loop.to_tick = loop.peers
+    for i in range(loop.n_listeners):
+        if not loop.listeners[i].is_watched:
+            loop.listeners[i].is_watched = 1
+            watch(loop, loop.listeners[i].fd, &loop.listeners[i], EPOLLIN, EPOLL_CTL_MOD)
+
+
+cdef void tick_some(loop_t* loop, int32_t n_peers) noexcept nogil:
+    # A few of the round: an idle connection's state is cold, about a microsecond each, and
+    # thousands of them in one go would be a stall of milliseconds every second.
+    cdef int64_t now_ns = loop.host.now_ns
+    cdef int64_t elapsed_ns
+    cdef peer_t* peer
+    while loop.to_tick != NULL and n_peers > 0:
+        peer = loop.to_tick
+        loop.to_tick = peer.next
+        n_peers -= 1
+        elapsed_ns = now_ns - peer.ticked_ns
+        peer.ticked_ns = now_ns
         if peer.connection == NULL:
             if now_ns - peer.progress_ns > LINGER_NS:
                 free_peer(loop, peer)
@@ -322,11 +343,6 @@ cdef void tick(loop_t* loop) noexcept nogil:
             connection_tick(peer.connection, elapsed_ns)
             if not peer.connection.ready and now_ns - peer.opened_ns > HANDSHAKE_NS:
                 doom(peer.connection)
-        peer = next
-    for i in range(loop.n_listeners):
-        if not loop.listeners[i].is_watched:
-            loop.listeners[i].is_watched = 1
-            watch(loop, loop.listeners[i].fd, &loop.listeners[i], EPOLLIN, EPOLL_CTL_MOD)
 
 
 cdef void start_drain(loop_t* loop) noexcept nogil:
@@ -360,7 +376,7 @@ cdef int32_t wait(loop_t* loop, epoll_event* events, int64_t tick_ns) noexcept n
     cdef int64_t since_ns
     cdef int64_t left_ns
     cdef int n = 0
-    if loop.host.dirty != NULL or loop.host.n_in_service > 0:
+    if loop.host.dirty != NULL or loop.host.n_in_service > 0 or loop.to_tick != NULL:
         n = epoll_wait(loop.epoll_fd, events, MAX_EVENTS, 0)
     elif loop.spin_ns > 0:
         since_ns = monotonic_ns()
@@ -370,7 +386,8 @@ cdef int32_t wait(loop_t* loop, epoll_event* events, int64_t tick_ns) noexcept n
             loop.host.now_ns = monotonic_ns()
         if n != 0:
             return max(n, 0)
-    if n == 0 and loop.host.dirty == NULL and loop.host.n_in_service == 0:
+    if (n == 0 and loop.host.dirty == NULL and loop.host.n_in_service == 0
+            and loop.to_tick == NULL):
         left_ns = tick_ns - (loop.host.now_ns - loop.last_tick_ns)
         n = epoll_wait(
             loop.epoll_fd, events, MAX_EVENTS,
@@ -449,6 +466,8 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
             write_all(loop)
         if loop.host.now_ns - loop.last_tick_ns >= tick_ns:
             tick(loop)
+        if loop.to_tick != NULL:
+            tick_some(loop, TICKS_WHEN_BUSY if n > 0 else TICKS_WHEN_IDLE)
     finish(loop)
 
 
