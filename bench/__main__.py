@@ -1,7 +1,7 @@
 """`python -m bench`: measure everything there is and write the result files.
 
 `latest.json` holds the figures that the README quotes; every scenario has a file of its name.
-With `--quick` the same is run for a minute or two and written to `bench/results/quick/`.
+A valid whole run adds a line to `history.jsonl`. With `--quick` the same is run for a minute or two and written to `bench/results/quick/`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import kernels, model, results, scenario, transport
+from bench import history, kernels, model, results, scenario, transport
 from bench.errors import BenchError, LoadError
 from bench.progress import Display
 from bench.results import Spread, Target
@@ -126,6 +126,8 @@ def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str
         print(f"NOT VALID: {reason}")
     whole = results.document({**values, "runs": runs}, targets, command)
     results.save(folder / "latest.json", whole)
+    if values["valid"] and folder == RESULTS:
+        history.append("bench", {target.name: target.value for target in targets})
     return bool(values["valid"])
 
 
