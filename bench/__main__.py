@@ -1,7 +1,8 @@
 """`python -m bench`: measure everything there is and write the result files.
 
 `latest.json` holds the figures that the README quotes; every scenario has a file of its name.
-A valid whole run adds a line to `history.jsonl`. With `--quick` the same is run for a minute or two and written to `bench/results/quick/`.
+A valid whole run adds a line to `history.jsonl`. With `--quick` the same is run for a minute or
+two and written to `bench/results/quick/`.
 """
 
 from __future__ import annotations
