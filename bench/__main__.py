@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import history, kernels, model, results, scenario, transport
+from bench import crosscheck, history, kernels, model, results, scenario, transport
 from bench.errors import BenchError, LoadError
 from bench.progress import Display
 from bench.results import Spread, Target
@@ -22,6 +22,7 @@ from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
+OWN = ("latest", "crosscheck")  # what is no scenario
 
 
 def table(values: dict[str, Any], targets: list[Target]) -> str:
@@ -76,7 +77,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under three minutes: a first look")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the result files")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="latest, or scenarios' names")
+    parser.add_argument(
+        "--only", nargs="*", metavar="NAME", help="latest, crosscheck, or scenarios' names"
+    )
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("the benchmarks need two cores: one for the server, one for the load")
@@ -84,12 +87,14 @@ def main() -> int:
     folder = options.out or (RESULTS / "quick" if quick else RESULTS)
     command = "make bench-quick" if quick else "make bench"
     display, valid = Display(), True
-    names = options.only or ["latest", *scenario.available()]
+    names = options.only or ["latest", "crosscheck", *scenario.available()]
     try:
-        scenarios = [scenario.load(scenario.find(name)) for name in names if name != "latest"]
+        scenarios = [scenario.load(scenario.find(name)) for name in names if name not in OWN]
         if "latest" in names:
             display.say("model: 100 trees of depth 6 on 30 features")
             valid = _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
+        if "crosscheck" in names:
+            _crosscheck(folder, quick, display, command)
         for wanted in scenarios:
             valid = _scenario(folder, wanted, quick, display, command) and valid
     except BenchError as error:
@@ -113,6 +118,13 @@ def _scenario(folder: Path, wanted: Scenario, quick: bool, display: Display, com
     print(f"\n{wanted.title} ({wanted.name})\n{scenario_table(report)}")
     results.save(folder / f"{wanted.name}.json", document(report, command))
     return report.valid
+
+
+def _crosscheck(folder: Path, quick: bool, display: Display, command: str) -> None:
+    n_calls, repetitions = (30_000, 2) if quick else (200_000, 5)
+    values, targets = crosscheck.run(n_calls, repetitions, display)
+    print(f"\nOur generator and h2load, the server being the limit\n{table(values, targets)}")
+    results.save(folder / "crosscheck.json", results.document(values, targets, command))
 
 
 def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> bool:
