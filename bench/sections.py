@@ -54,15 +54,36 @@ class Section:
         return list(self.document.get("invalid_reasons", []))
 
 
+# Title and text of the result files that no scenario describes.
+UNSCRIPTED = {
+    "latest": (
+        "What a call costs",
+        (
+            "Score and a bare echo of the same rooms, measured in turns on one core, the load on "
+            "another; grpc.aio's echo beside them. Requests differ, and every answer is checked."
+        ),
+    ),
+    "crosscheck": (
+        "Two clients, one server",
+        (
+            "Our load generator and h2load in turns, closed loop, on a model heavy enough to make "
+            "the server the limit: both must see the same throughput."
+        ),
+    ),
+    "instructions": (
+        "Instructions of a call",
+        "User instructions of the loop thread, by callgrind: repeatable where times are not.",
+    ),
+}
+
+
 def section(name: str, document: dict[str, Any]) -> Section:
     """Make a section of a result file, with every plot that its runs allow."""
     scenario = document.get("scenario")
     if scenario is None:
         made = Section(
             name,
-            "What a call costs",
-            "Score and a bare echo of the same rooms, measured in turns on one core, the load on "
-            "another; grpc.aio's echo beside them. Requests differ, and every answer is checked.",
+            *UNSCRIPTED.get(name, UNSCRIPTED["latest"]),
             document,
         )
         made.plots = list(_figures(name, document))

@@ -120,7 +120,8 @@ def test_a_closed_run_by_time_warms_up_first(echo: dict[str, str]) -> None:
     result = load(echo["fast"]).run_closed(duration_s=1.2, warmup_s=0.3, on_progress=seen.append)
     assert result.valid, result.invalid_reasons
     assert result.n_warmup > 0
-    assert 1.2 <= result.seconds < 2.2
+    # The warm-up is not taken from the run's time: there are calls beyond its first second.
+    assert sum(second.calls for second in result.series[1:]) > 0
     assert len(result.series) >= 2
     assert len(seen) >= 3
     assert seen[-1].n_answered <= result.n_answered
