@@ -130,12 +130,13 @@ def _crosscheck(folder: Path, quick: bool, display: Display, command: str) -> No
 def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> bool:
     bench = model.prepare()
     kernel_values, kernel_targets = kernels.run(bench, sizes.repetitions, display.say)
-    values, targets = transport.run(bench, sizes, display, free_core())
+    measured, targets = transport.run(bench, sizes, display, free_core())
+    values: dict[str, Any] = dict(measured)
     runs = values.pop("runs")
     values |= kernel_values
     targets += kernel_targets
     print(table(values, targets))
-    for reason in values["invalid_reasons"]:  # type: ignore[attr-defined]
+    for reason in values["invalid_reasons"]:
         print(f"NOT VALID: {reason}")
     whole = results.document({**values, "runs": runs}, targets, command)
     results.save(folder / "latest.json", whole)

@@ -163,6 +163,7 @@ def summed(
             room = room_of(path)
             # What a stripped library keeps to itself has addresses for names.
             name = readable(symbol) if not symbol.startswith("0x") else f"({symbol[-5:]})"
+            # typeshed has Counter hold int only; costs here are means of differences.
             rooms[room] += cost  # type: ignore[assignment]
             functions[f"{room}.{name}"] += cost  # type: ignore[assignment]
     return (
