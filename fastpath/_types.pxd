@@ -14,6 +14,11 @@ cdef enum:
     N_BUCKETS = 10000            # routing resolution: one bucket is one basis point
     MAX_LOOPS = 64
     ERROR_TEXT_BYTES = 256
+    MAX_GROUPS = 8               # groups of stored features per schema
+    MAX_GROUP_NAME_BYTES = 64
+    MAX_ENTITY_ID_BYTES = 256    # of an entity whose record is read; longer: never stored
+    MAX_KEY_BYTES = 321          # group, ":", entity id
+    RECORD_HEADER_BYTES = 16     # group fingerprint (u64), event time (i64), both little endian
 
 # gRPC status codes (the gRPC "Status codes and their use" page).
 cdef enum status_t:
@@ -53,6 +58,24 @@ cdef enum missing_t:
     MISSING_RANGE = 3            # outside the schema's range
     MISSING_UNSEEN = 4           # categorical: not in the vocabulary
     N_MISSING = 5
+
+# How one read of one stored record ended: values of scoregate.v1.ReadOutcome.
+cdef enum outcome_t:
+    OUTCOME_NOT_READ = 0         # the request held every feature of the group, or no such table
+    OUTCOME_HIT = 1              # a record was found and is fresh
+    OUTCOME_ABSENT = 2           # the store answered: no record for this entity
+    OUTCOME_STALE = 3            # a record was found, and every feature of it is too old
+    OUTCOME_NO_ENTITY = 4        # the request names no entity of the group's type
+    OUTCOME_FOREIGN = 5          # a record of a layout that no loaded schema declares
+    OUTCOME_MALFORMED = 6        # a record whose size does not fit its layout
+    OUTCOME_TIMEOUT = 7          # no answer within the budget or the deadline
+    OUTCOME_UNREACHABLE = 8      # no connection, or it was lost while the read waited
+    OUTCOME_REFUSED = 9          # the store answered with an error: wrong type, no permission ...
+    OUTCOME_BREAKER = 10         # not asked: the circuit breaker is open
+    OUTCOME_BUSY = 11            # not asked: too many reads or rows are waiting
+    OUTCOME_FAILED = 12          # an error of the store itself: damaged file, reader table full
+    N_OUTCOMES = 13
+    OUTCOME_PENDING = 100        # not an end: the answer comes later
 
 # Values of scoregate.v1.FeatureType.
 cdef enum feature_type_t:
@@ -119,6 +142,25 @@ cdef struct call_t:
     int64_t arrival_ns           # monotonic clock, message complete
     int64_t deadline_ns          # monotonic clock; INT64_MAX: none
 
+# ----------------------------------------------------------- a loop's sockets
+#
+# A file descriptor that a service watches on its loop's epoll. Owned by the service; it stays at
+# one address while it is watched. `on_ready` runs on the loop's thread between enter and flush,
+# with epoll's event bits; a spurious call is allowed, the descriptor is non-blocking.
+ctypedef struct socket_watch_t:
+    int32_t watched              # the loop's own mark: set by `watch`
+    int32_t fd
+    void* context
+    void (*on_ready)(void* context, uint32_t events, int64_t now_ns) noexcept nogil
+
+# Given to a service by its loop.
+ctypedef struct watcher_t:
+    void* loop
+    # epoll_ctl: `events` are epoll's bits, `operation` EPOLL_CTL_ADD, MOD or DEL. Returns 0 or -1.
+    int32_t (*watch)(
+        void* loop, socket_watch_t* socket, uint32_t events, int32_t operation
+    ) noexcept nogil
+
 # What a loop serves. One service_t per loop thread; every function runs on that thread.
 ctypedef struct service_t:
     void* context
@@ -135,3 +177,10 @@ ctypedef struct service_t:
     # service may hold pointers into a plan; after leave it holds none (see plan.pyx).
     void (*enter)(void* context) noexcept nogil
     void (*leave)(void* context) noexcept nogil
+    # The three below may be NULL.
+    # Monotonic time at which the service wants an iteration (enter, flush, leave) although nothing
+    # arrived; INT64_MAX: at no time. Asked before each wait; may lie in the past.
+    int64_t (*wake_ns)(void* context) noexcept nogil
+    # First and last thing on the loop's thread. `watcher` stays valid between the two.
+    void (*attach)(void* context, const watcher_t* watcher, int64_t now_ns) noexcept nogil
+    void (*detach)(void* context) noexcept nogil
