@@ -24,25 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ascoregate/v1/control.proto\x12\x0cscoregate.v1\"\x12\n\x10GetStatusRequest\"\xcb\x02\n\x11GetStatusResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x17\n\x0fstarted_time_ms\x18\x02 \x01(\x03\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.scoregate.v1.ServingState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x17\n\x0fplan_generation\x18\x05 \x01(\x04\x12\x15\n\rdefault_model\x18\x06 \x01(\t\x12)\n\x06models\x18\x07 \x03(\x0b\x32\x19.scoregate.v1.ServedModel\x12(\n\taddresses\x18\x08 \x03(\x0b\x32\x15.scoregate.v1.Address\x12\'\n\x05loops\x18\t \x03(\x0b\x32\x18.scoregate.v1.LoopStatus\x12\x16\n\x0eresident_bytes\x18\n \x01(\x04\"\xa4\x01\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\x1b\n\x13weight_basis_points\x18\x04 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\x0c\x12\x13\n\x0bpredictions\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\"(\n\x07\x41\x64\x64ress\x12\x0c\n\x04\x64oor\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"X\n\nLoopStatus\x12\r\n\x05index\x18\x01 \x01(\r\x12\x18\n\x10open_connections\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x12\n\niterations\x18\x04 \x01(\x04*\x9d\x01\n\x0cServingState\x12\x1d\n\x19SERVING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVING_STATE_STARTING\x10\x01\x12\x19\n\x15SERVING_STATE_SERVING\x10\x02\x12\x1b\n\x17SERVING_STATE_NOT_READY\x10\x03\x12\x1a\n\x16SERVING_STATE_DRAINING\x10\x04\x32W\n\x07\x43ontrol\x12L\n\tGetStatus\x12\x1e.scoregate.v1.GetStatusRequest\x1a\x1f.scoregate.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ascoregate/v1/control.proto\x12\x0cscoregate.v1\"\x12\n\x10GetStatusRequest\"\xf6\x02\n\x11GetStatusResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x17\n\x0fstarted_time_ms\x18\x02 \x01(\x03\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.scoregate.v1.ServingState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x17\n\x0fplan_generation\x18\x05 \x01(\x04\x12\x15\n\rdefault_model\x18\x06 \x01(\t\x12)\n\x06models\x18\x07 \x03(\x0b\x32\x19.scoregate.v1.ServedModel\x12(\n\taddresses\x18\x08 \x03(\x0b\x32\x15.scoregate.v1.Address\x12\'\n\x05loops\x18\t \x03(\x0b\x32\x18.scoregate.v1.LoopStatus\x12\x16\n\x0eresident_bytes\x18\n \x01(\x04\x12)\n\x06stores\x18\x0b \x03(\x0b\x32\x19.scoregate.v1.StoreStatus\"\x8d\x02\n\x0bStoreStatus\x12\r\n\x05table\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\'\n\x05state\x18\x05 \x01(\x0e\x32\x18.scoregate.v1.StoreState\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x12\n\ngeneration\x18\x07 \x01(\t\x12\x11\n\tn_records\x18\x08 \x01(\x04\x12\x33\n\x05reads\x18\t \x03(\x0b\x32$.scoregate.v1.StoreStatus.ReadsEntry\x1a,\n\nReadsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xa4\x01\n\x0bServedModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\x1b\n\x13weight_basis_points\x18\x04 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\x0c\x12\x13\n\x0bpredictions\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\"(\n\x07\x41\x64\x64ress\x12\x0c\n\x04\x64oor\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"X\n\nLoopStatus\x12\r\n\x05index\x18\x01 \x01(\r\x12\x18\n\x10open_connections\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\x12\x12\n\niterations\x18\x04 \x01(\x04*t\n\nStoreState\x12\x1b\n\x17STORE_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTORE_STATE_OK\x10\x01\x12\x18\n\x14STORE_STATE_DEGRADED\x10\x02\x12\x1b\n\x17STORE_STATE_UNAVAILABLE\x10\x03*\x9d\x01\n\x0cServingState\x12\x1d\n\x19SERVING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVING_STATE_STARTING\x10\x01\x12\x19\n\x15SERVING_STATE_SERVING\x10\x02\x12\x1b\n\x17SERVING_STATE_NOT_READY\x10\x03\x12\x1a\n\x16SERVING_STATE_DRAINING\x10\x04\x32W\n\x07\x43ontrol\x12L\n\tGetStatus\x12\x1e.scoregate.v1.GetStatusRequest\x1a\x1f.scoregate.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'scoregate.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVINGSTATE']._serialized_start=698
-  _globals['_SERVINGSTATE']._serialized_end=855
+  _globals['_STORESTATUS_READSENTRY']._loaded_options = None
+  _globals['_STORESTATUS_READSENTRY']._serialized_options = b'8\001'
+  _globals['_STORESTATE']._serialized_start=1012
+  _globals['_STORESTATE']._serialized_end=1128
+  _globals['_SERVINGSTATE']._serialized_start=1131
+  _globals['_SERVINGSTATE']._serialized_end=1288
   _globals['_GETSTATUSREQUEST']._serialized_start=44
   _globals['_GETSTATUSREQUEST']._serialized_end=62
   _globals['_GETSTATUSRESPONSE']._serialized_start=65
-  _globals['_GETSTATUSRESPONSE']._serialized_end=396
-  _globals['_SERVEDMODEL']._serialized_start=399
-  _globals['_SERVEDMODEL']._serialized_end=563
-  _globals['_ADDRESS']._serialized_start=565
-  _globals['_ADDRESS']._serialized_end=605
-  _globals['_LOOPSTATUS']._serialized_start=607
-  _globals['_LOOPSTATUS']._serialized_end=695
-  _globals['_CONTROL']._serialized_start=857
-  _globals['_CONTROL']._serialized_end=944
+  _globals['_GETSTATUSRESPONSE']._serialized_end=439
+  _globals['_STORESTATUS']._serialized_start=442
+  _globals['_STORESTATUS']._serialized_end=711
+  _globals['_STORESTATUS_READSENTRY']._serialized_start=667
+  _globals['_STORESTATUS_READSENTRY']._serialized_end=711
+  _globals['_SERVEDMODEL']._serialized_start=714
+  _globals['_SERVEDMODEL']._serialized_end=878
+  _globals['_ADDRESS']._serialized_start=880
+  _globals['_ADDRESS']._serialized_end=920
+  _globals['_LOOPSTATUS']._serialized_start=922
+  _globals['_LOOPSTATUS']._serialized_end=1010
+  _globals['_CONTROL']._serialized_start=1290
+  _globals['_CONTROL']._serialized_end=1377
 # @@protoc_insertion_point(module_scope)

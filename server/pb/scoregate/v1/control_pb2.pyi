@@ -7,6 +7,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class StoreState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STORE_STATE_UNSPECIFIED: _ClassVar[StoreState]
+    STORE_STATE_OK: _ClassVar[StoreState]
+    STORE_STATE_DEGRADED: _ClassVar[StoreState]
+    STORE_STATE_UNAVAILABLE: _ClassVar[StoreState]
+
 class ServingState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SERVING_STATE_UNSPECIFIED: _ClassVar[ServingState]
@@ -14,6 +21,10 @@ class ServingState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SERVING_STATE_SERVING: _ClassVar[ServingState]
     SERVING_STATE_NOT_READY: _ClassVar[ServingState]
     SERVING_STATE_DRAINING: _ClassVar[ServingState]
+STORE_STATE_UNSPECIFIED: StoreState
+STORE_STATE_OK: StoreState
+STORE_STATE_DEGRADED: StoreState
+STORE_STATE_UNAVAILABLE: StoreState
 SERVING_STATE_UNSPECIFIED: ServingState
 SERVING_STATE_STARTING: ServingState
 SERVING_STATE_SERVING: ServingState
@@ -25,7 +36,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("server_version", "started_time_ms", "state", "state_reason", "plan_generation", "default_model", "models", "addresses", "loops", "resident_bytes")
+    __slots__ = ("server_version", "started_time_ms", "state", "state_reason", "plan_generation", "default_model", "models", "addresses", "loops", "resident_bytes", "stores")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +47,7 @@ class GetStatusResponse(_message.Message):
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     LOOPS_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORES_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     started_time_ms: int
     state: ServingState
@@ -46,7 +58,37 @@ class GetStatusResponse(_message.Message):
     addresses: _containers.RepeatedCompositeFieldContainer[Address]
     loops: _containers.RepeatedCompositeFieldContainer[LoopStatus]
     resident_bytes: int
-    def __init__(self, server_version: _Optional[str] = ..., started_time_ms: _Optional[int] = ..., state: _Optional[_Union[ServingState, str]] = ..., state_reason: _Optional[str] = ..., plan_generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., loops: _Optional[_Iterable[_Union[LoopStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    stores: _containers.RepeatedCompositeFieldContainer[StoreStatus]
+    def __init__(self, server_version: _Optional[str] = ..., started_time_ms: _Optional[int] = ..., state: _Optional[_Union[ServingState, str]] = ..., state_reason: _Optional[str] = ..., plan_generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., loops: _Optional[_Iterable[_Union[LoopStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., stores: _Optional[_Iterable[_Union[StoreStatus, _Mapping]]] = ...) -> None: ...
+
+class StoreStatus(_message.Message):
+    __slots__ = ("table", "kind", "address", "group", "state", "detail", "generation", "n_records", "reads")
+    class ReadsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    N_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    table: str
+    kind: str
+    address: str
+    group: str
+    state: StoreState
+    detail: str
+    generation: str
+    n_records: int
+    reads: _containers.ScalarMap[str, int]
+    def __init__(self, table: _Optional[str] = ..., kind: _Optional[str] = ..., address: _Optional[str] = ..., group: _Optional[str] = ..., state: _Optional[_Union[StoreState, str]] = ..., detail: _Optional[str] = ..., generation: _Optional[str] = ..., n_records: _Optional[int] = ..., reads: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ServedModel(_message.Message):
     __slots__ = ("model", "version", "arm", "weight_basis_points", "engine", "sha256", "predictions", "resident_bytes")

@@ -7,6 +7,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ReadOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    READ_OUTCOME_NOT_READ: _ClassVar[ReadOutcome]
+    READ_OUTCOME_HIT: _ClassVar[ReadOutcome]
+    READ_OUTCOME_ABSENT: _ClassVar[ReadOutcome]
+    READ_OUTCOME_STALE: _ClassVar[ReadOutcome]
+    READ_OUTCOME_NO_ENTITY: _ClassVar[ReadOutcome]
+    READ_OUTCOME_FOREIGN: _ClassVar[ReadOutcome]
+    READ_OUTCOME_MALFORMED: _ClassVar[ReadOutcome]
+    READ_OUTCOME_TIMEOUT: _ClassVar[ReadOutcome]
+    READ_OUTCOME_UNREACHABLE: _ClassVar[ReadOutcome]
+    READ_OUTCOME_REFUSED: _ClassVar[ReadOutcome]
+    READ_OUTCOME_BREAKER: _ClassVar[ReadOutcome]
+    READ_OUTCOME_BUSY: _ClassVar[ReadOutcome]
+    READ_OUTCOME_FAILED: _ClassVar[ReadOutcome]
+
 class ScoreKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SCORE_KIND_UNSPECIFIED: _ClassVar[ScoreKind]
@@ -27,6 +43,19 @@ class FeatureType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FEATURE_TYPE_NUMERIC: _ClassVar[FeatureType]
     FEATURE_TYPE_BOOLEAN: _ClassVar[FeatureType]
     FEATURE_TYPE_CATEGORICAL: _ClassVar[FeatureType]
+READ_OUTCOME_NOT_READ: ReadOutcome
+READ_OUTCOME_HIT: ReadOutcome
+READ_OUTCOME_ABSENT: ReadOutcome
+READ_OUTCOME_STALE: ReadOutcome
+READ_OUTCOME_NO_ENTITY: ReadOutcome
+READ_OUTCOME_FOREIGN: ReadOutcome
+READ_OUTCOME_MALFORMED: ReadOutcome
+READ_OUTCOME_TIMEOUT: ReadOutcome
+READ_OUTCOME_UNREACHABLE: ReadOutcome
+READ_OUTCOME_REFUSED: ReadOutcome
+READ_OUTCOME_BREAKER: ReadOutcome
+READ_OUTCOME_BUSY: ReadOutcome
+READ_OUTCOME_FAILED: ReadOutcome
 SCORE_KIND_UNSPECIFIED: ScoreKind
 SCORE_KIND_PROBABILITY: ScoreKind
 SCORE_KIND_VALUE: ScoreKind
@@ -112,7 +141,7 @@ class ScoreOptions(_message.Message):
     def __init__(self, provenance: _Optional[bool] = ..., timings: _Optional[bool] = ..., reasons: _Optional[bool] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("request_id", "raw_score", "score", "decision", "threshold", "bucket", "unsticky", "degraded", "cached", "explored", "decision_propensity", "source_counts", "model", "version", "sha256", "arm", "plan_generation", "score_kind", "provenance", "timings")
+    __slots__ = ("request_id", "raw_score", "score", "decision", "threshold", "bucket", "unsticky", "degraded", "cached", "explored", "decision_propensity", "source_counts", "model", "version", "sha256", "arm", "plan_generation", "score_kind", "provenance", "timings", "group_reads")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     RAW_SCORE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +162,7 @@ class ScoreResponse(_message.Message):
     SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_READS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     raw_score: float
     score: float
@@ -153,7 +183,22 @@ class ScoreResponse(_message.Message):
     score_kind: ScoreKind
     provenance: _containers.RepeatedScalarFieldContainer[FeatureSource]
     timings: StageTimings
-    def __init__(self, request_id: _Optional[str] = ..., raw_score: _Optional[float] = ..., score: _Optional[float] = ..., decision: _Optional[str] = ..., threshold: _Optional[float] = ..., bucket: _Optional[int] = ..., unsticky: _Optional[bool] = ..., degraded: _Optional[bool] = ..., cached: _Optional[bool] = ..., explored: _Optional[bool] = ..., decision_propensity: _Optional[float] = ..., source_counts: _Optional[_Union[SourceCounts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., arm: _Optional[str] = ..., plan_generation: _Optional[int] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., provenance: _Optional[_Iterable[_Union[FeatureSource, str]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+    group_reads: _containers.RepeatedCompositeFieldContainer[GroupRead]
+    def __init__(self, request_id: _Optional[str] = ..., raw_score: _Optional[float] = ..., score: _Optional[float] = ..., decision: _Optional[str] = ..., threshold: _Optional[float] = ..., bucket: _Optional[int] = ..., unsticky: _Optional[bool] = ..., degraded: _Optional[bool] = ..., cached: _Optional[bool] = ..., explored: _Optional[bool] = ..., decision_propensity: _Optional[float] = ..., source_counts: _Optional[_Union[SourceCounts, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., arm: _Optional[str] = ..., plan_generation: _Optional[int] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., provenance: _Optional[_Iterable[_Union[FeatureSource, str]]] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., group_reads: _Optional[_Iterable[_Union[GroupRead, _Mapping]]] = ...) -> None: ...
+
+class GroupRead(_message.Message):
+    __slots__ = ("group", "online", "batch", "online_age_ms", "batch_age_ms")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    online: ReadOutcome
+    batch: ReadOutcome
+    online_age_ms: int
+    batch_age_ms: int
+    def __init__(self, group: _Optional[str] = ..., online: _Optional[_Union[ReadOutcome, str]] = ..., batch: _Optional[_Union[ReadOutcome, str]] = ..., online_age_ms: _Optional[int] = ..., batch_age_ms: _Optional[int] = ...) -> None: ...
 
 class SourceCounts(_message.Message):
     __slots__ = ("request", "online", "batch", "default_value")
@@ -246,7 +291,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., is_default: _Optional[bool] = ..., plan_generation: _Optional[int] = ..., arms: _Optional[_Iterable[_Union[ArmDescription, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., routing_entity: _Optional[str] = ...) -> None: ...
 
 class ArmDescription(_message.Message):
-    __slots__ = ("arm", "version", "sha256", "weight_basis_points", "layout", "score_kind", "features", "thresholds", "default_decision", "engine")
+    __slots__ = ("arm", "version", "sha256", "weight_basis_points", "layout", "score_kind", "features", "thresholds", "default_decision", "engine", "groups")
     ARM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +302,7 @@ class ArmDescription(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_DECISION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     arm: str
     version: str
     sha256: bytes
@@ -267,7 +313,32 @@ class ArmDescription(_message.Message):
     thresholds: _containers.RepeatedCompositeFieldContainer[Threshold]
     default_decision: str
     engine: str
-    def __init__(self, arm: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., weight_basis_points: _Optional[int] = ..., layout: _Optional[int] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., thresholds: _Optional[_Iterable[_Union[Threshold, _Mapping]]] = ..., default_decision: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[GroupDescription]
+    def __init__(self, arm: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., weight_basis_points: _Optional[int] = ..., layout: _Optional[int] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., thresholds: _Optional[_Iterable[_Union[Threshold, _Mapping]]] = ..., default_decision: _Optional[str] = ..., engine: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupDescription, _Mapping]]] = ...) -> None: ...
+
+class GroupDescription(_message.Message):
+    __slots__ = ("name", "entity", "role", "fingerprint", "columns", "ttl_s", "batch_max_age_s", "read_budget_us", "online", "batch")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    BATCH_MAX_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    READ_BUDGET_US_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    entity: str
+    role: str
+    fingerprint: int
+    columns: _containers.RepeatedCompositeFieldContainer[LayoutColumn]
+    ttl_s: float
+    batch_max_age_s: float
+    read_budget_us: int
+    online: bool
+    batch: bool
+    def __init__(self, name: _Optional[str] = ..., entity: _Optional[str] = ..., role: _Optional[str] = ..., fingerprint: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[LayoutColumn, _Mapping]]] = ..., ttl_s: _Optional[float] = ..., batch_max_age_s: _Optional[float] = ..., read_budget_us: _Optional[int] = ..., online: _Optional[bool] = ..., batch: _Optional[bool] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("fingerprint", "columns")
