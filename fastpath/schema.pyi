@@ -3,22 +3,35 @@ from typing import Self
 
 from typing_extensions import disjoint_base
 
+from fastpath.spec import FallbackLimits as FallbackLimits
 from fastpath.spec import FeatureSpec as FeatureSpec
+from fastpath.spec import GroupSpec as GroupSpec
 from fastpath.spec import layout_fingerprint as layout_fingerprint
 
-__all__ = ["FeatureSpec", "Gather", "Schema", "layout_fingerprint"]
+__all__ = ["FallbackLimits", "FeatureSpec", "Gather", "GroupSpec", "Schema", "layout_fingerprint"]
 
 @disjoint_base
 class Schema:
-    def __new__(cls, specs: Iterable[FeatureSpec]) -> Self: ...
+    def __new__(
+        cls,
+        specs: Iterable[FeatureSpec],
+        groups: Iterable[GroupSpec] = (),
+        limits: FallbackLimits | None = None,
+    ) -> Self: ...
     @property
     def specs(self) -> tuple[FeatureSpec, ...]: ...
+    @property
+    def groups(self) -> tuple[GroupSpec, ...]: ...
+    @property
+    def limits(self) -> FallbackLimits: ...
     @property
     def n_features(self) -> int: ...
     @property
     def fingerprint(self) -> int: ...
     @property
     def columns(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def request_columns(self) -> tuple[tuple[str, str], ...]: ...
     def index(self, name: str) -> int: ...
     def code(self, feature: int, text: str) -> int: ...
 

@@ -1,27 +1,45 @@
 """Compiled feature schemas, and how an arm reads rows of another schema's layout.
 
-`Schema` turns checked `FeatureSpec`s into plain C (`schema_t`): features in model order, open-
-addressing tables from names to features and from vocabulary texts to codes, and the rules of all
-features side by side for vector passes. `Gather` maps the columns of one layout onto a
-schema's features by name. Both are immutable, own all their memory, and must outlive whoever
-holds a pointer to their tables (the plan keeps them).
+`Schema` turns checked specs into plain C (`schema_t`): features in model order, open-addressing
+tables from names to features and from vocabulary texts to codes, the rules of all features side by
+side for vector passes, the groups that stored features come from, and the limits on falling back.
+`Gather` maps the columns of one layout onto a schema's features by name. Both are immutable, own
+all their memory, and must outlive whoever holds a pointer to their tables (the plan keeps them).
 
-Does not read files, and does not resolve requests: that is `features`.
+Ages are whole milliseconds here, budgets nanoseconds; "no limit" is the type's largest value.
+
+Does not read files, does not resolve requests (`features`) and does not read records (`record`).
 """
 
 from fastpath.errors import SchemaError
-from fastpath.spec import TYPE_CODES, FeatureSpec, check_columns, check_specs, layout_fingerprint
+from fastpath.spec import (
+    ON_RANGE_CODES,
+    TYPE_CODES,
+    FallbackLimits,
+    FeatureSpec,
+    GroupSpec,
+    check_columns,
+    check_specs,
+    group_fingerprint,
+    layout_fingerprint,
+)
 
 from libc.float cimport FLT_MAX
-from libc.math cimport isinf
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport isinf, isnan, llround
+from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
-from fastpath._types cimport FEATURE_BOOLEAN, FEATURE_CATEGORICAL, FEATURE_NUMERIC, span_t
+from fastpath._types cimport (
+    FEATURE_BOOLEAN,
+    FEATURE_CATEGORICAL,
+    FEATURE_NUMERIC,
+    MAX_FEATURES,
+    span_t,
+)
 from fastpath.hashing cimport hash_bytes
 
-__all__ = ["FeatureSpec", "Gather", "Schema", "layout_fingerprint"]
+__all__ = ["FallbackLimits", "FeatureSpec", "Gather", "GroupSpec", "Schema", "layout_fingerprint"]
 
 # Any constant: the keys of these tables are chosen by whoever made the bundle, not by callers,
 # so a look-up probes a bounded run whatever the caller asks for.
@@ -91,6 +109,9 @@ cdef int compile_feature(
     feature.name = span_of(name)
     feature.type = TYPE_CODES[spec.type]
     feature.required = bool(spec.required)
+    feature.on_range = ON_RANGE_CODES[spec.on_range]
+    feature.group = -1
+    table.has_rules |= feature.on_range != ON_RANGE_MISSING
     # A C conversion from double to float rounds to nearest, as `spec.to_float32` does.
     feature.default_value = <float> <double> spec.default
     feature.minimum = <float> <double> spec.minimum
@@ -122,6 +143,64 @@ cdef int compile_feature(
     return 0
 
 
+cdef int64_t to_ms(double age_s) noexcept:
+    """Whole milliseconds of an age; INT64_MAX for one that no clock reaches."""
+    # 2**53 ms: beyond it a double no longer holds every whole number; 285,000 years.
+    return llround(age_s * 1e3) if age_s < 9007199254740.992 else INT64_MAX
+
+
+cdef int compile_group(
+    schema_t* table, Py_ssize_t g, object spec, tuple texts, tuple features
+) except -1:
+    """Fill one group and point its members at it."""
+    cdef group_t* group = &table.groups[g]
+    cdef int32_t* members
+    cdef int64_t* ttl_ms
+    cdef Py_ssize_t i
+    cdef int32_t j
+    group.name = span_of(texts[0])
+    group.entity = span_of(texts[1])
+    group.role = span_of(texts[2])
+    group.fingerprint = group_fingerprint(spec.name, spec.columns)
+    group.has_online = bool(spec.online)
+    group.has_batch = bool(spec.batch)
+    group.batch_max_age_ms = to_ms(spec.batch_max_age_s)
+    group.budget_ns = <int64_t> spec.read_budget_us * 1000
+    mine = [j for j in range(len(features)) if features[j].source == spec.name]
+    members = <int32_t*> allocate(len(mine), sizeof(int32_t))
+    group.members = members
+    ttl_ms = <int64_t*> allocate(len(mine), sizeof(int64_t))
+    group.ttl_ms = ttl_ms
+    group.n_members = <int32_t> len(mine)
+    for i in range(len(mine)):
+        j = mine[i]
+        members[i] = j
+        ttl_ms[i] = to_ms(spec.ttl_s if isnan(features[j].ttl_s) else features[j].ttl_s)
+        table.features[j].group = <int8_t> g
+    return 0
+
+
+cdef int compile_limits(schema_t* table, object limits, tuple features) except -1:
+    cdef fallback_limits_t* out = &table.limits
+    cdef uint8_t* degrades = <uint8_t*> allocate(table.n_features, 1)
+    cdef uint8_t* rejects
+    cdef int32_t j
+    out.degrades = degrades
+    rejects = <uint8_t*> allocate(table.n_features, 1)
+    out.rejects = rejects
+    for j in range(table.n_features):
+        degrades[j] = features[j].name in limits.degrade_features
+        rejects[j] = features[j].name in limits.reject_features
+    out.degrade_over = to_count(limits.degrade_over)
+    out.reject_over = to_count(limits.reject_over)
+    table.has_limits = limits != FallbackLimits()
+    return 0
+
+
+cdef int32_t to_count(object over) except -1:
+    return MAX_FEATURES if over is None else min(over, MAX_FEATURES)
+
+
 cdef class Schema:
     """The compiled schema of one model.
 
@@ -129,27 +208,38 @@ cdef class Schema:
     ----------
     specs : iterable of FeatureSpec
         In the model's order, 1 to 1024.
+    groups : iterable of GroupSpec, optional
+        Every group that a feature's source names.
+    limits : FallbackLimits, optional
 
     Attributes
     ----------
     specs : tuple of FeatureSpec
+    groups : tuple of GroupSpec
+    limits : FallbackLimits
 
     Raises
     ------
     SchemaError
-        The specs contradict themselves; the message names the feature.
+        The specs contradict themselves; the message names the feature or the group.
     """
 
     # Not __init__: it could run twice, or never, and the tables would change or lack.
-    def __cinit__(self, specs):
+    def __cinit__(self, specs, groups=(), limits=None):
         cdef tuple checked = tuple(specs)
         cdef Py_ssize_t n = len(checked)
         cdef Py_ssize_t j
-        check_specs(checked)
+        self.groups = tuple(
+            group._replace(columns=tuple((name, kind) for name, kind in group.columns))
+            for group in groups
+        )
+        self.limits = FallbackLimits() if limits is None else limits
+        check_specs(checked, self.groups, self.limits)
         self.specs = checked
         names = tuple(spec.name.encode() for spec in checked)
         vocabularies = tuple(tuple(v.encode() for v in spec.vocabulary) for spec in checked)
-        self.texts = (names, vocabularies)
+        keys = tuple((g.name.encode(), g.entity.encode(), g.role.encode()) for g in self.groups)
+        self.texts = (names, vocabularies, keys)
         self.table.fingerprint = layout_fingerprint(self.columns)
         self.table.features = <feature_t*> allocate(n, sizeof(feature_t))
         self.table.n_features = <int32_t> n
@@ -160,12 +250,23 @@ cdef class Schema:
         self.table.name_table = <uint32_t*> allocate(self.table.name_mask + 1, sizeof(uint32_t))
         for j in range(n):
             compile_feature(&self.table, j, checked[j], names[j], vocabularies[j])
+        self.table.groups = <group_t*> allocate(len(self.groups), sizeof(group_t))
+        self.table.n_groups = <int32_t> len(self.groups)
+        for j in range(self.table.n_groups):
+            compile_group(&self.table, j, self.groups[j], keys[j], checked)
+        compile_limits(&self.table, self.limits, checked)
 
     def __dealloc__(self):
         cdef int32_t j
         for j in range(self.table.n_features):
             free(self.table.features[j].vocabulary)
             free(self.table.features[j].vocabulary_table)
+        for j in range(self.table.n_groups):
+            free(<void*> self.table.groups[j].members)
+            free(<void*> self.table.groups[j].ttl_ms)
+        free(self.table.groups)
+        free(<void*> self.table.limits.degrades)
+        free(<void*> self.table.limits.rejects)
         free(self.table.features)
         free(self.table.name_table)
         free(self.table.lowest)
@@ -189,6 +290,14 @@ cdef class Schema:
     def columns(self):
         """The schema's own layout: a tuple of (name, type)."""
         return tuple((spec.name, spec.type) for spec in self.specs)
+
+    @property
+    def request_columns(self):
+        """The layout without stored features, which a client may send instead of the own one.
+
+        A tuple of (name, type); empty where every feature is stored.
+        """
+        return tuple((spec.name, spec.type) for spec in self.specs if not spec.is_stored)
 
     def index(self, str name not None):
         """Return the index of a feature, or -1: the serving path's own look-up."""
@@ -216,7 +325,8 @@ cdef class Schema:
 cdef int32_t find_column(Gather gather, object spec, dict at) except -2:
     column = at.get(spec.name, -1)
     if column == -1:
-        if spec.required:
+        # Whether a stored feature is there is known when its record was read, not before.
+        if spec.required and not spec.is_stored:
             raise SchemaError(
                 f"layout {gather.table.fingerprint:#018x} lacks the required feature "
                 f"{spec.name!r}: make it optional, or retire the model with that layout"
@@ -250,8 +360,8 @@ cdef class Gather:
     Raises
     ------
     SchemaError
-        The layout lacks a required feature, or has a feature under another type, or is itself
-        inconsistent. The message names the feature.
+        The layout lacks a required feature that no group stores, or has a feature under another
+        type, or is itself inconsistent. The message names the feature.
     """
 
     def __cinit__(self, Schema schema not None, columns):

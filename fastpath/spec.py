@@ -1,31 +1,67 @@
 """What a feature is: the plain record that schemas are compiled from, and its rules.
 
-A bundle's `schema.json` becomes a list of `FeatureSpec`; `check_specs` refuses a list that
-cannot be served, naming the feature; `fastpath.schema.Schema` compiles it. All values of a
-feature are float32 on the serving path, so a default or a bound is rounded to float32 first and
-the rules hold for the rounded numbers.
-
-A *layout* is an ordered list of (name, type): what a dense request holds. Its fingerprint does
-not cover vocabularies, ranges or defaults.
+A bundle's `schema.json` becomes a list of `FeatureSpec`, with `GroupSpec`s for what is stored and
+`FallbackLimits`; `check_specs` refuses what cannot be served, naming the feature or the group;
+`fastpath.schema.Schema` compiles it. All values of a feature are float32 on the serving path,
+so a default or a bound is rounded to float32 first and the rules hold for the rounded numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from fastpath.errors import SchemaError
+from fastpath.group_spec import (
+    MAX_GROUPS,
+    REQUEST,
+    FallbackLimits,
+    GroupSpec,
+    check_age,
+    check_group,
+    check_groups,
+    check_limits,
+)
+from fastpath.layouts import (
+    MAX_FEATURES,
+    MAX_NAME_BYTES,
+    TYPE_CODES,
+    Columns,
+    FeatureType,
+    check_columns,
+    describe_difference,
+    group_fingerprint,
+    layout_fingerprint,
+)
 
-FeatureType = Literal["numeric", "boolean", "categorical"]
+__all__ = [
+    "MAX_FEATURES",
+    "MAX_GROUPS",
+    "MAX_NAME_BYTES",
+    "MAX_VOCABULARY",
+    "ON_RANGE_CODES",
+    "REQUEST",
+    "TYPE_CODES",
+    "Columns",
+    "FallbackLimits",
+    "FeatureSpec",
+    "FeatureType",
+    "GroupSpec",
+    "OnRange",
+    "check_columns",
+    "check_group",
+    "check_specs",
+    "describe_difference",
+    "group_fingerprint",
+    "layout_fingerprint",
+    "to_float32",
+]
 
-# Values of scoregate.v1.FeatureType.
-TYPE_CODES = {"numeric": 1, "boolean": 2, "categorical": 3}
+OnRange = Literal["missing", "clip", "reject"]
+ON_RANGE_CODES = {"missing": 0, "clip": 1, "reject": 2}
 
-MAX_FEATURES = 1024
-MAX_NAME_BYTES = 256
 # Codes travel as float32, which is exact up to 2**24.
 MAX_VOCABULARY = 1 << 20
 
@@ -41,13 +77,21 @@ class FeatureSpec(NamedTuple):
     default : float
         Used where no source has a value: NaN is passed to the model. Categorical: a code.
     minimum, maximum : float
-        Numeric only: a value outside counts as missing.
+        Numeric only; what becomes of a value outside is `on_range`.
     required : bool
         Missing everywhere is an error of the caller instead of the default.
     vocabulary : tuple of str
         Categorical only: the code of a value is its index.
     source : str
-        "request", or the group of stored features that it is read from.
+        "request", or the group of stored features that it is read from where the request has no
+        value for it.
+    ttl_s : float
+        Stored features only: how old a value of an online record may be. NaN: the group's.
+    on_range : {"missing", "clip", "reject"}
+        A finite value outside the range counts as missing, becomes the nearer bound, or refuses
+        the request (a stored value counts as missing then: the caller cannot mend it).
+    column : str
+        Stored features only: its column in the group's record. Empty: its own name.
     """
 
     name: str
@@ -57,7 +101,20 @@ class FeatureSpec(NamedTuple):
     maximum: float = math.inf
     required: bool = False
     vocabulary: tuple[str, ...] = ()
-    source: str = "request"
+    source: str = REQUEST
+    ttl_s: float = math.nan
+    on_range: OnRange = "missing"
+    column: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a group holds the feature."""
+        return self.source != REQUEST
+
+    @property
+    def record_column(self) -> str:
+        """Name of the column of the group's record that holds a stored feature."""
+        return self.column or self.name
 
 
 def to_float32(value: float) -> float:
@@ -69,83 +126,49 @@ def to_float32(value: float) -> float:
     return float(rounded)
 
 
-def check_columns(columns: Sequence[tuple[str, str]]) -> None:
-    """Refuse a layout whose names or types cannot be compiled.
-
-    Raises
-    ------
-    SchemaError
-        The number of columns, a name or a type is not allowed, or a name stands twice.
-    """
-    if not 1 <= len(columns) <= MAX_FEATURES:
-        raise SchemaError(f"{len(columns)} features: a schema has 1 to {MAX_FEATURES}; drop some")
-    seen: dict[str, int] = {}
-    for index, (name, kind) in enumerate(columns):
-        _check_name(name, index)
-        if name in seen:
-            raise SchemaError(
-                f"feature {name!r} stands twice, at {seen[name]} and {index}: rename one"
-            )
-        seen[name] = index
-        if kind not in TYPE_CODES:
-            raise SchemaError(
-                f"feature {name!r}: type {kind!r} is unknown; it is one of {', '.join(TYPE_CODES)}"
-            )
-
-
-def check_specs(specs: Sequence[FeatureSpec]) -> None:
+def check_specs(
+    specs: Sequence[FeatureSpec],
+    groups: Sequence[GroupSpec] = (),
+    limits: FallbackLimits | None = None,
+) -> None:
     """Refuse a schema that cannot be served.
 
+    Parameters
+    ----------
+    specs : sequence of FeatureSpec
+        In the model's order.
+    groups : sequence of GroupSpec
+        Every group that a feature's source names.
+    limits : FallbackLimits, optional
+
     Raises
     ------
     SchemaError
-        The message names the feature, what is wrong with it and what would be right.
+        The message names the feature or the group, what is wrong and what would be right.
     """
     check_columns([(spec.name, spec.type) for spec in specs])
+    check_groups(groups)
+    members: dict[str, dict[str, str]] = {group.name: {} for group in groups}
+    types = {group.name: dict(group.columns) for group in groups}
     for spec in specs:
         _check_vocabulary(spec)
         _check_range(spec)
         _check_default(spec)
-        if not spec.source:
+        _check_source(spec, types)
+        if spec.is_stored:
+            other = members[spec.source].setdefault(spec.record_column, spec.name)
+            if other != spec.name:
+                raise SchemaError(
+                    f"features {other!r} and {spec.name!r} both read column "
+                    f"{spec.record_column!r} of group {spec.source!r}: drop one"
+                )
+    for name, used in members.items():
+        if not used:
             raise SchemaError(
-                f"feature {spec.name!r}: the source is empty; write 'request' or a group's name"
+                f"group {name!r}: no feature is read from it; drop it, or name it as a source"
             )
-
-
-def layout_fingerprint(columns: Sequence[tuple[str, str]]) -> int:
-    r"""Return the fingerprint of a layout.
-
-    Parameters
-    ----------
-    columns : sequence of (name, type)
-        In the order of the values of a dense request.
-
-    Returns
-    -------
-    int
-        The first 8 bytes, little endian, of SHA-256 over UTF-8 name, ``\\0``, type and
-        ``\\n`` of every column: 0 to 2**64 - 1.
-    """
-    digest = hashlib.sha256()
-    for name, kind in columns:
-        digest.update(name.encode() + b"\0" + kind.encode() + b"\n")
-    return int.from_bytes(digest.digest()[:8], "little")
-
-
-def _check_name(name: str, index: int) -> None:
-    if not isinstance(name, str) or not name:
-        raise SchemaError(f"feature {index} has no name: every feature needs one")
-    try:
-        n_bytes = len(name.encode())
-    except UnicodeEncodeError:
-        raise SchemaError(f"feature {index}: the name {name!r} is not valid Unicode") from None
-    if n_bytes > MAX_NAME_BYTES:
-        raise SchemaError(
-            f"feature {name[:40]!r}...: the name has {n_bytes} bytes, at most {MAX_NAME_BYTES} fit"
-        )
-    # Both would make two different layouts share the text that is fingerprinted.
-    if "\0" in name or "\n" in name:
-        raise SchemaError(f"feature {name!r}: a name cannot hold a NUL or a line break")
+    if limits is not None:
+        check_limits(limits, {spec.name for spec in specs})
 
 
 def _check_vocabulary(spec: FeatureSpec) -> None:
@@ -179,6 +202,16 @@ def _check_vocabulary(spec: FeatureSpec) -> None:
 
 def _check_range(spec: FeatureSpec) -> None:
     low, high = spec.minimum, spec.maximum
+    if spec.on_range not in ON_RANGE_CODES:
+        raise SchemaError(
+            f"feature {spec.name!r}: on_range {spec.on_range!r} is unknown; "
+            f"it is one of {', '.join(ON_RANGE_CODES)}"
+        )
+    if spec.on_range != "missing" and low == -math.inf and high == math.inf:
+        raise SchemaError(
+            f"feature {spec.name!r}: on_range {spec.on_range!r} needs a numeric feature with a "
+            "minimum or a maximum"
+        )
     if spec.type != "numeric":
         if low != -math.inf or high != math.inf:
             raise SchemaError(
@@ -217,4 +250,36 @@ def _check_default(spec: FeatureSpec) -> None:
         raise SchemaError(
             f"feature {spec.name!r}: default {spec.default} is outside "
             f"{spec.minimum} to {spec.maximum}"
+        )
+
+
+def _check_source(spec: FeatureSpec, groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Check what only a stored feature may have; `groups` is name -> column -> type."""
+    where = f"feature {spec.name!r}"
+    if not spec.source:
+        raise SchemaError(f"{where}: the source is empty; write 'request' or a group's name")
+    if not spec.is_stored:
+        if not math.isnan(spec.ttl_s):
+            raise SchemaError(f"{where} comes from the request: only a stored one has a ttl_s")
+        if spec.column:
+            raise SchemaError(f"{where} comes from the request: only a stored one has a column")
+        return
+    if spec.source not in groups:
+        declared = ", ".join(groups) or "none"
+        raise SchemaError(
+            f"{where}: its source {spec.source!r} is not a declared group ({declared}); "
+            "declare it, or write 'request'"
+        )
+    if not math.isnan(spec.ttl_s):
+        check_age(spec.ttl_s, f"{where}: ttl_s")
+    kind = groups[spec.source].get(spec.record_column)
+    if kind is None:
+        raise SchemaError(
+            f"{where}: group {spec.source!r} has no column {spec.record_column!r}; "
+            "name one of its columns"
+        )
+    if kind != spec.type:
+        raise SchemaError(
+            f"{where} is {spec.type}, but column {spec.record_column!r} of group "
+            f"{spec.source!r} is {kind}: make them equal"
         )

@@ -71,7 +71,7 @@ def test_number_of_features(n: int) -> None:
     "spec",
     [
         FeatureSpec("f", "numeric", default=0.1, minimum=0.1, maximum=0.1),
-        FeatureSpec("f", "numeric", required=True, source="customer"),
+        FeatureSpec("f", "numeric", required=True, maximum=9.0, on_range="clip"),
         FeatureSpec("f", "boolean", default=1.0),
         FeatureSpec("f", "categorical", default=1.0, vocabulary=("", "b")),
         FeatureSpec("f" * 256, "categorical", default=math.nan, vocabulary=("a",)),
