@@ -24,16 +24,18 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 DEMO_SECONDS ?=
 DEMO_ARGS ?=
 DATA ?=
+STORE ?=
 BENCH_ARGS ?=
 PROFILE_ARGS ?=
 
-.PHONY: help demo test lint bench bench-quick profile build protos clean native native-test
+.PHONY: help demo test lint bench bench-quick profile build protos clean native native-redis native-test
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: build ## train, export, serve and replay transactions until Ctrl-C (DATA=file.parquet, DEMO_SECONDS=20)
-	@exec $(BIN)/python -m server demo $(if $(DATA),--data "$(DATA)") \
+demo: build $(if $(filter redis,$(STORE)),native-redis) ## train, export, serve and replay until Ctrl-C (STORE=lmdb|redis|none, DATA=file.parquet, DEMO_SECONDS=20)
+	@exec $(BIN)/python -m server demo $(if $(STORE),--store "$(STORE)") \
+	    $(if $(DATA),--data "$(DATA)") \
 	    $(if $(DEMO_SECONDS),--seconds "$(DEMO_SECONDS)") $(DEMO_ARGS)
 
 test: lint ## lint, types and all tests (PYTEST_ARGS="-k routing")
@@ -72,6 +74,9 @@ clean: ## remove what was built and the demo's files; .venv stays
 native:
 	@PYTHON="$(PYTHON)" deploy/native.sh build
 
+native-redis:
+	@PYTHON="$(PYTHON)" deploy/native.sh redis
+
 native-test:
 	@PYTHON="$(PYTHON)" deploy/native.sh test
 
@@ -90,7 +95,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 	@echo "Installing Python packages (some 400 MB the first time)"
 	@$(BIN)/python -m pip install -c constraints.txt setuptools cython | $(PIP_LINES)
 	@FASTPATH_ONLY=none $(BIN)/python -m pip install -c constraints.txt --no-build-isolation \
-	    -e '.[train,bench,dev]' | $(PIP_LINES)
+	    -e '.[train,features,bench,dev]' | $(PIP_LINES)
 	@touch $@
 
 build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native

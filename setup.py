@@ -14,17 +14,23 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-DEBIAN_LINE = "apt-get install -y build-essential pkg-config libnghttp2-dev"
+# In step with deploy/native.sh.
+DEBIAN_LINE = (
+    "apt-get install -y build-essential pkg-config "
+    "libnghttp2-dev liblmdb-dev libhiredis-dev libssl-dev"
+)
 
-# Native libraries by module, as pkg-config names them. Modules that are not listed need none.
-LIBRARIES = {
-    name: ["libnghttp2"]
-    for name in (
+# Which modules link which native library, as pkg-config names them. Others need none.
+USERS = {
+    "libnghttp2": (
         *("answers", "handover", "http2", "loop", "reactor", "sans_io"),  # fastpath
         *("arena", "check", "client", "driver", "generator", "links", "tally"),  # bench
-    )
+    ),
+    "lmdb": ("batch_lmdb", "store_lmdb", "bare_gets"),
+    "hiredis": ("bare_gets",),
+    "openssl": (),
 }
-MINIMUM = {"libnghttp2": "1.43"}
+MINIMUM = {"libnghttp2": "1.43", "lmdb": "0.9.22", "hiredis": "0.14", "openssl": "3.0"}
 
 DEBUG = os.environ.get("FASTPATH_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTPATH_SANITIZE") == "1"
@@ -66,7 +72,7 @@ def pkg_config(library: str, flag: str) -> list[str]:
 
 def extension(source: Path) -> Extension:
     """One module, with the libraries that it declares."""
-    libraries = LIBRARIES.get(source.stem, [])
+    libraries = [library for library, modules in USERS.items() if source.stem in modules]
     return Extension(
         f"{source.parent.name}.{source.stem}",
         [str(source)],

@@ -1,22 +1,31 @@
 #!/usr/bin/env bash
 # Installs what Scoregate needs from the operating system, on Debian and its relatives.
 #
-#   deploy/native.sh [build|test]
+#   deploy/native.sh [build|redis|test]
 #
-# build: what compiling and running needs. test (the default of `make test`): that, and the
-# programs that the tests and the benchmarks drive. PYTHON names the interpreter (python3).
+# build: what compiling and running needs. redis: that, and the redis-server that
+# `make demo STORE=redis` starts. test (`make test`): that, and the programs that the tests and
+# the benchmarks drive. PYTHON names the interpreter (python3).
 #
 # Looks for the things themselves, not for packages: nothing is installed where a compiler or a
 # library is there already, whoever put it there, and the check takes a fraction of a second.
 # Installs with root or password-less sudo; else prints the line to type and ends with 1.
+#
+# Debian starts a service as it is installed, and again at every boot. Ours start a server of
+# their own when they need one, so a redis-server that comes from here is neither started nor
+# enabled; one that was there before stays as it was.
 set -euo pipefail
 
 profile=${1:-build}
 python=${PYTHON:-python3}
 case $profile in
-    build | test) ;;
+    build | redis | test) ;;
+    -h | --help)
+        sed -nE '2,/^set /{/^set /d;s/^# ?//p}' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
     *)
-        echo "deploy/native.sh: unknown profile '$profile': give build or test" >&2
+        echo "deploy/native.sh: unknown profile '$profile': give build, redis or test" >&2
         exit 2
         ;;
 esac
@@ -27,12 +36,16 @@ missing=()
 have make || missing+=(make)
 { have cc || have gcc; } && [[ -e /usr/include/stdio.h || ! -e /etc/debian_version ]] ||
     missing+=(build-essential)
-if have pkg-config; then
-    # setup.py asks for the same version.
-    pkg-config --exists 'libnghttp2 >= 1.43' || missing+=(libnghttp2-dev)
-else
-    missing+=(pkg-config libnghttp2-dev)
-fi
+have pkg-config || missing+=(pkg-config)
+# setup.py asks for the same versions.
+while read -r package wanted; do
+    { have pkg-config && pkg-config --exists "$wanted"; } || missing+=("$package")
+done <<'EOF'
+libnghttp2-dev libnghttp2 >= 1.43
+liblmdb-dev lmdb >= 0.9.22
+libhiredis-dev hiredis >= 0.14
+libssl-dev openssl >= 3.0
+EOF
 if have "$python"; then
     # Four lines: who packaged the interpreter, its version, has it headers, can it make a venv.
     found=$("$python" - <<'EOF'
@@ -63,6 +76,9 @@ else
         exit 1
     fi
     missing+=(python3 python3-dev python3-venv)
+fi
+if [[ $profile != build ]]; then
+    have redis-server || missing+=(redis-server)
 fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
@@ -101,7 +117,54 @@ known() {
 }
 install() { apt install -y --no-install-recommends "${missing[@]}"; }
 
+# Packages that start a service, which is then named like them.
+services=()
+for package in "${missing[@]}"; do
+    [[ $package != redis-server ]] || services+=("$package")
+done
+policy=/usr/sbin/policy-rc.d
+mark="Made by Scoregate's deploy/native.sh while it installs; a left-over one can be removed."
+# Has dpkg start none of `services`. A policy that is the machine's own stays.
+deny_starts() {
+    [[ ! -e $policy ]] || grep -qsF "$mark" "$policy" || return 0
+    ours=$(mktemp)
+    cat >"$ours" <<EOF
+#!/bin/sh
+# $mark
+for word in "\$@"; do
+    case \$word in $(IFS='|' && echo "${services[*]/%/*}")) exit 101 ;; esac
+done
+EOF
+    "${root[@]}" install -m 755 "$ours" "$policy"
+}
+# Whatever happened: starts are allowed again, and no service of ours is started at boot.
+clean_up() {
+    local service
+    if [[ -n $ours ]]; then
+        rm -f "$ours"
+        "${root[@]}" rm -f "$policy"
+    fi
+    for service in "${services[@]}"; do
+        have "$service" || continue
+        if [[ -d /run/systemd/system ]]; then
+            "${root[@]}" systemctl --quiet disable --now "$service"
+        elif have systemctl; then
+            "${root[@]}" systemctl --quiet disable "$service"
+        else
+            "${root[@]}" env PATH="$PATH:/usr/sbin:/sbin" update-rc.d "$service" disable
+        fi || echo "deploy/native.sh: $service is installed, but could not be disabled" >&2
+    done
+}
+
 echo "Installing ${missing[*]}"
+if ((${#services[@]})); then
+    ours=
+    trap clean_up EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    deny_starts
+fi
 updated=
 known || { apt update && updated=yes; }
 # Lists may be older than what the archive still holds: refresh them once.
