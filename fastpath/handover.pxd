@@ -8,12 +8,16 @@ cdef enum:
     MAX_QUEUED = 1024            # per loop
 
 
+cdef struct queue_t
+
 # One call on its way from a waiting thread to a loop and back. Two owners: the waiting thread
 # and the loop; the last to release it frees it.
 ctypedef struct handover_t:
     call_t call                  # call.owner is this
     int64_t n_owners             # atomic
-    handover_t* next
+    handover_t* next             # queued, or held by the service
+    handover_t* previous         # while it is held
+    queue_t* queue
     int64_t* n_in_service        # the loop's
     char* path                   # owned, as are message, body and text
     size_t n_path
@@ -30,12 +34,13 @@ ctypedef struct handover_t:
 
 
 # Bounded, first in first out. Any thread pushes; one loop takes.
-ctypedef struct queue_t:
+cdef struct queue_t:
     pthread_mutex_t mutex
     handover_t* first
     handover_t* last
     int32_t n_queued
     int32_t is_closed
+    handover_t* held             # by the service; the loop's own, without the mutex
 
 
 cdef void queue_init(queue_t* queue) noexcept nogil
@@ -49,6 +54,10 @@ cdef int32_t queue_serve(
 ) noexcept nogil
 # Refuses what is queued and everything that comes.
 cdef void queue_close(queue_t* queue) noexcept nogil
+# Marks what the service holds as cancelled: its callers will hear that the server stops.
+cdef void queue_cancel(queue_t* queue) noexcept nogil
+# Answers for a service that will not: it must not complete these calls any more.
+cdef void queue_abandon(queue_t* queue) noexcept nogil
 
 # Copies path and message. NULL: no memory.
 cdef handover_t* handover_new(

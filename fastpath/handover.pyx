@@ -7,7 +7,8 @@ RESOURCE_EXHAUSTED and not as memory.
 How it works: the caller copies path and message into a handover, pushes it, wakes the loop (see
 `loop`) and waits on the handover's condition without the GIL. The loop answers and signals. Both
 own the handover: a caller whose time is up lets go of it, and the late answer is dropped. The
-service sees the deadline too, and drops what has expired before working on it.
+service sees the deadline too, and drops what has expired before working on it. When the loop ends,
+what the service still holds is cancelled, and its callers are told UNAVAILABLE.
 
 This is not the hot path: a mutex and three allocations per call are its price.
 """
@@ -57,11 +58,11 @@ cdef void* copy(const void* data, size_t size) noexcept nogil:
     return block
 
 
-cdef void finish(
+cdef void answer(
     handover_t* handover, int32_t status, const uint8_t* body, size_t n_body,
     const char* text, size_t n_text
 ) noexcept nogil:
-    # The loop's side: stores the answer, wakes the caller, lets go.
+    # The loop's side: stores the answer and wakes the caller.
     cdef uint8_t* body_copy = <uint8_t*> copy(body, n_body)
     cdef char* text_copy = <char*> copy(text, n_text)
     pthread_mutex_lock(&handover.mutex)
@@ -76,7 +77,28 @@ cdef void finish(
     handover.done = 1
     pthread_cond_signal(&handover.changed)
     pthread_mutex_unlock(&handover.mutex)
-    handover_release(handover)
+
+
+cdef void refuse(handover_t* handover) noexcept nogil:
+    answer(handover, STATUS_UNAVAILABLE, NULL, 0, STOPPED, strlen(STOPPED))
+
+
+cdef void hold(queue_t* queue, handover_t* handover) noexcept nogil:
+    handover.queue = queue
+    handover.previous = NULL
+    handover.next = queue.held
+    if handover.next != NULL:
+        handover.next.previous = handover
+    queue.held = handover
+
+
+cdef void let_go(handover_t* handover) noexcept nogil:
+    if handover.previous != NULL:
+        handover.previous.next = handover.next
+    else:
+        handover.queue.held = handover.next
+    if handover.next != NULL:
+        handover.next.previous = handover.previous
 
 
 cdef void complete(
@@ -85,7 +107,12 @@ cdef void complete(
 ) noexcept nogil:
     cdef handover_t* handover = <handover_t*> call.owner
     handover.n_in_service[0] -= 1
-    finish(handover, status, body, n_body, message, n_message)
+    let_go(handover)
+    if call.cancelled and status != STATUS_OK:
+        refuse(handover)         # only the loop's end cancels these
+    else:
+        answer(handover, status, body, n_body, message, n_message)
+    handover_release(handover)
 
 
 cdef handover_t* handover_new(
@@ -198,11 +225,13 @@ cdef int32_t queue_serve(
         counters.handed_over += 1
         if handover.call.method < 0:
             unknown_method(&error, handover.path, handover.n_path)
-            finish(handover, STATUS_UNIMPLEMENTED, NULL, 0, error.text, strlen(error.text))
+            answer(handover, STATUS_UNIMPLEMENTED, NULL, 0, error.text, strlen(error.text))
+            handover_release(handover)
         else:
             handover.call.arrival_ns = now_ns
             handover.n_in_service = n_in_service
             n_in_service[0] += 1
+            hold(queue, handover)
             service.on_call(
                 service.context, &handover.call, handover.message, handover.n_message, now_ns
             )
@@ -220,5 +249,22 @@ cdef void queue_close(queue_t* queue) noexcept nogil:
     handover = take_all(queue)
     while handover != NULL:
         next = handover.next
-        finish(handover, STATUS_UNAVAILABLE, NULL, 0, STOPPED, strlen(STOPPED))
+        refuse(handover)
+        handover_release(handover)
         handover = next
+
+
+cdef void queue_cancel(queue_t* queue) noexcept nogil:
+    cdef handover_t* handover = queue.held
+    while handover != NULL:
+        handover.call.cancelled = 1
+        handover = handover.next
+
+
+cdef void queue_abandon(queue_t* queue) noexcept nogil:
+    # The loop's share of each is never released: the service may still look at its call.
+    cdef handover_t* handover = queue.held
+    while handover != NULL:
+        refuse(handover)
+        handover = handover.next
+    queue.held = NULL

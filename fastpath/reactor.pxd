@@ -1,8 +1,10 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from fastpath._types cimport watcher_t
 from fastpath.c.linux cimport pthread_mutex_t
 from fastpath.handover cimport queue_t
 from fastpath.http2 cimport GATHER_ROOM_BYTES, connection_t, counters_t, host_t
+from fastpath.poller cimport poller_t
 from fastpath.pool cimport pool_t
 
 cdef enum:
@@ -21,6 +23,7 @@ cdef enum watched_t:
     WATCHED_WAKE = 0
     WATCHED_LISTENER = 1
     WATCHED_PEER = 2
+    WATCHED_SERVICE = 3          # a socket_watch_t, the service's own
 
 
 ctypedef struct listener_t:
@@ -59,7 +62,9 @@ ctypedef struct loop_t:
     int64_t wake_pending         # atomic; the eventfd was written and not yet read
     int64_t max_connections      # of the group
     int64_t spin_ns
-    int epoll_fd
+    poller_t poller
+    watcher_t watcher            # what the service watches its sockets with
+    int64_t wake_ns              # when the service wants an iteration; asked at the last wait
     int wake_fd
     int32_t wake_watched
     int32_t n_listeners          # loop 0

@@ -12,22 +12,37 @@ connection, and past a high-water mark it is not read either. Loop 0 accepts, an
 connection to the loop with the fewest. With `spin_ns` an idle loop polls that long before it
 blocks.
 
+A service may keep calls: its own sockets (`watcher_t`) are dispatched among the iteration's events,
+and the loop blocks no longer than until the time that the service names (`wake_ns`), at which an
+iteration runs although nothing arrived. A service that keeps calls and names no time is polled.
+
+At the end every connection is closed, which cancels its calls; the service gets iterations at its
+own pace until it holds none, for five seconds at most.
+
 A connection that we end is shut down for writing and read until its end, for a second at most:
 closing with unread bytes would make the kernel drop the GOAWAY that says why.
 
-What it does not do: timers finer than its tick (a second; a tenth while draining or lingering). A
-tick goes round the connections a few at a time, between the loop's other work.
+What it does not do: timers of connections finer than its tick (a second; a tenth while draining or
+lingering). A tick goes round the connections a few at a time, between the loop's other work.
 """
 
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 from posix.time cimport timespec
 from posix.unistd cimport close
 
+from fastpath._types cimport socket_watch_t
 from fastpath.c.linux cimport *
-from fastpath.handover cimport queue_clear, queue_close, queue_init, queue_serve
+from fastpath.handover cimport (
+    queue_abandon,
+    queue_cancel,
+    queue_clear,
+    queue_close,
+    queue_init,
+    queue_serve,
+)
 from fastpath.http2 cimport (
     connection_close,
     connection_drain,
@@ -42,10 +57,10 @@ from fastpath.http2 cimport (
     host_init,
     mark_dirty,
 )
+from fastpath.poller cimport poller_clear, poller_init, poller_wait, poller_watch
 from fastpath.pool cimport pool_allocate, pool_clear, pool_free, pool_init
 
 cdef enum:
-    MAX_EVENTS = 256
     ACCEPTS_PER_EVENT = 64
     HIGH_WATER_BYTES = 65536
     N_REFUSAL_BYTES = 46
@@ -75,10 +90,15 @@ cdef int64_t monotonic_ns() noexcept nogil:
 
 
 cdef int32_t watch(loop_t* loop, int fd, void* what, uint32_t events, int operation) noexcept nogil:
-    cdef epoll_event event
-    event.events = events
-    event.data.ptr = what
-    return epoll_ctl(loop.epoll_fd, operation, fd, &event)
+    return poller_watch(&loop.poller, fd, what, events, operation)
+
+
+cdef int32_t watch_socket(
+    void* loop, socket_watch_t* socket, uint32_t events, int32_t operation
+) noexcept nogil:
+    # watcher_t.watch: a service's own socket.
+    socket.watched = WATCHED_SERVICE
+    return watch(<loop_t*> loop, socket.fd, socket, events, operation)
 
 
 cdef void update_events(loop_t* loop, peer_t* peer) noexcept nogil:
@@ -347,60 +367,51 @@ cdef void tick_some(loop_t* loop, int32_t n_peers) noexcept nogil:
 
 cdef void start_drain(loop_t* loop) noexcept nogil:
     cdef peer_t* peer = loop.peers
-    cdef int32_t i
-    for i in range(loop.n_listeners):
-        watch(loop, loop.listeners[i].fd, NULL, 0, EPOLL_CTL_DEL)
-    loop.n_listeners = 0
+    stop_accepting(loop)
     while peer != NULL:
         if peer.connection != NULL:
             connection_drain(peer.connection)
         peer = peer.next
 
 
-cdef void finish(loop_t* loop) noexcept nogil:
-    # Ends every connection; then lets the service complete what it holds, now cancelled.
-    cdef int64_t give_up_ns = monotonic_ns() + ABANDON_NS
-    queue_close(&loop.queue)
-    open_mail(loop)
-    while loop.peers != NULL:
-        free_peer(loop, loop.peers)
-    while loop.host.n_in_service > 0 and loop.host.now_ns < give_up_ns:
-        loop.host.now_ns = monotonic_ns()
-        loop.host.service.enter(loop.host.service.context)
-        loop.host.service.flush(loop.host.service.context, loop.host.now_ns)
-        loop.host.service.leave(loop.host.service.context)
-
-
-cdef int32_t wait(loop_t* loop, epoll_event* events, int64_t tick_ns) noexcept nogil:
-    # Ready events. Blocks only when there is nothing to do and spinning has found nothing.
+cdef int32_t wait(loop_t* loop, int64_t until_ns) noexcept nogil:
+    # Ready events. Blocks until until_ns or the service's own time, when there is nothing to do
+    # and spinning has found nothing.
     cdef int64_t since_ns
-    cdef int64_t left_ns
     cdef int n = 0
-    if loop.host.dirty != NULL or loop.host.n_in_service > 0 or loop.to_tick != NULL:
-        n = epoll_wait(loop.epoll_fd, events, MAX_EVENTS, 0)
+    if loop.host.service.wake_ns != NULL:
+        loop.wake_ns = max(<int64_t> 0, loop.host.service.wake_ns(loop.host.service.context))
+    else:
+        # Names no time for what it holds: asked again at once.
+        loop.wake_ns = 0 if loop.host.n_in_service > 0 else INT64_MAX
+    until_ns = min(until_ns, loop.wake_ns)
+    if loop.host.dirty != NULL or loop.to_tick != NULL:
+        until_ns = 0
     elif loop.spin_ns > 0:
         since_ns = monotonic_ns()
         loop.host.now_ns = since_ns
-        while n == 0 and loop.host.now_ns - since_ns < loop.spin_ns:
-            n = epoll_wait(loop.epoll_fd, events, MAX_EVENTS, 0)
+        while n == 0 and loop.host.now_ns - since_ns < loop.spin_ns and (
+            loop.host.now_ns < until_ns
+        ):
+            n = poller_wait(&loop.poller, 0)
             loop.host.now_ns = monotonic_ns()
         if n != 0:
-            return max(n, 0)
-    if (n == 0 and loop.host.dirty == NULL and loop.host.n_in_service == 0
-            and loop.to_tick == NULL):
-        left_ns = tick_ns - (loop.host.now_ns - loop.last_tick_ns)
-        n = epoll_wait(
-            loop.epoll_fd, events, MAX_EVENTS,
-            0 if left_ns <= 0 else <int> (left_ns // 1_000_000 + 1)
-        )
+            return n
+    elif until_ns == loop.wake_ns:
+        loop.host.now_ns = monotonic_ns()  # a tick may be late by an iteration, a timer not
+    n = poller_wait(&loop.poller, until_ns - loop.host.now_ns)
     loop.host.now_ns = monotonic_ns()
-    return max(n, 0)
+    return n
 
 
 cdef void handle(loop_t* loop, epoll_event* event) noexcept nogil:
     cdef uint64_t ignored
     cdef peer_t* peer
-    cdef int32_t watched = (<int32_t*> event.data.ptr)[0]
+    cdef socket_watch_t* socket
+    cdef int32_t watched
+    if event.data.ptr == NULL:
+        return                   # no longer watched since the wait
+    watched = (<int32_t*> event.data.ptr)[0]
     if watched == WATCHED_PEER:
         peer = <peer_t*> event.data.ptr
         if event.events & EPOLLOUT and peer.n_pending > 0:
@@ -408,6 +419,9 @@ cdef void handle(loop_t* loop, epoll_event* event) noexcept nogil:
                 return
         if event.events & (EPOLLIN | EPOLLERR | EPOLLHUP):
             read_peer(loop, peer)
+    elif watched == WATCHED_SERVICE:
+        socket = <socket_watch_t*> event.data.ptr
+        socket.on_ready(socket.context, event.events, loop.host.now_ns)
     elif watched == WATCHED_WAKE:
         eventfd_read(loop.wake_fd, &ignored)
         # Before the mailboxes are looked at: a push after that look finds the flag clear, and
@@ -422,15 +436,55 @@ cdef void handle(loop_t* loop, epoll_event* event) noexcept nogil:
         accept_some(loop, <listener_t*> event.data.ptr)
 
 
+cdef void iterate(loop_t* loop, int32_t n) noexcept nogil:
+    # With the n events of the last wait.
+    cdef int32_t i
+    loop.counters.iterations += 1
+    loop.host.service.enter(loop.host.service.context)
+    for i in range(n):
+        handle(loop, &loop.poller.events[i])
+    # Anew: a deadline may have passed while the iteration's messages were read.
+    loop.host.now_ns = monotonic_ns()
+    loop.host.service.flush(loop.host.service.context, loop.host.now_ns)
+    loop.host.service.leave(loop.host.service.context)
+    write_all(loop)
+
+
+cdef void stop_accepting(loop_t* loop) noexcept nogil:
+    cdef int32_t i
+    for i in range(loop.n_listeners):
+        watch(loop, loop.listeners[i].fd, &loop.listeners[i], 0, EPOLL_CTL_DEL)
+    loop.n_listeners = 0
+
+
+cdef void finish(loop_t* loop) noexcept nogil:
+    # Ends every connection; then lets the service complete what it holds, now cancelled.
+    cdef int64_t give_up_ns = monotonic_ns() + ABANDON_NS
+    cdef int32_t n = 0
+    stop_accepting(loop)
+    queue_close(&loop.queue)
+    queue_cancel(&loop.queue)
+    open_mail(loop)
+    while loop.peers != NULL:
+        free_peer(loop, loop.peers)
+    loop.host.now_ns = monotonic_ns()
+    while loop.host.n_in_service > 0 and loop.host.now_ns < give_up_ns:
+        # At once: the service learns what was cancelled. Then at its own pace.
+        iterate(loop, n)
+        while loop.peers != NULL:
+            free_peer(loop, loop.peers)  # came by mail
+        if loop.host.n_in_service > 0:
+            n = wait(loop, min(give_up_ns, loop.host.now_ns + SHORT_TICK_NS))
+    queue_abandon(&loop.queue)
+
+
 cdef void loop_run(loop_t* loop) noexcept nogil:
-    cdef epoll_event[MAX_EVENTS] events
     cdef sigset_t every
     cdef char[16] name
     cdef int64_t state
     cdef int64_t tick_ns
     cdef int32_t is_draining = 0
     cdef int32_t n
-    cdef int32_t i
     # Signals are the main thread's, which may have to be woken by them.
     sigfillset(&every)
     pthread_sigmask(SIG_SETMASK, &every, NULL)
@@ -441,6 +495,8 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
     pthread_setname_np(pthread_self(), name)
     loop.host.now_ns = monotonic_ns()
     loop.last_tick_ns = loop.host.now_ns
+    if loop.host.service.attach != NULL:
+        loop.host.service.attach(loop.host.service.context, &loop.watcher, loop.host.now_ns)
     while True:
         state = atomic_load(&loop.state, ATOMIC_ACQUIRE)
         if state == LOOP_STOPPING:
@@ -453,30 +509,26 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
                 if loop.host.n_in_service == 0:
                     break
         tick_ns = SHORT_TICK_NS if is_draining or loop.n_lingering > 0 else TICK_NS
-        n = wait(loop, events, tick_ns)
-        if n > 0 or loop.host.dirty != NULL or loop.host.n_in_service > 0:
-            loop.counters.iterations += 1
-            loop.host.service.enter(loop.host.service.context)
-            for i in range(n):
-                handle(loop, &events[i])
-            # Anew: a deadline may have passed while the iteration's messages were read.
-            loop.host.now_ns = monotonic_ns()
-            loop.host.service.flush(loop.host.service.context, loop.host.now_ns)
-            loop.host.service.leave(loop.host.service.context)
-            write_all(loop)
+        n = wait(loop, loop.last_tick_ns + tick_ns)
+        if n > 0 or loop.host.dirty != NULL or loop.host.now_ns >= loop.wake_ns:
+            iterate(loop, n)
         if loop.host.now_ns - loop.last_tick_ns >= tick_ns:
             tick(loop)
         if loop.to_tick != NULL:
             tick_some(loop, TICKS_WHEN_BUSY if n > 0 else TICKS_WHEN_IDLE)
     finish(loop)
+    if loop.host.service.detach != NULL:
+        loop.host.service.detach(loop.host.service.context)
 
 
 # ---------------------------------------------------------------- for the group
 
 
 cdef int32_t loop_init(loop_t* loop) noexcept nogil:
-    loop.epoll_fd = -1
+    loop.poller.epoll_fd = -1
     loop.wake_fd = -1
+    loop.watcher.loop = loop
+    loop.watcher.watch = watch_socket
     pool_init(&loop.pool)
     loop.host.pool = &loop.pool
     loop.host.counters = &loop.counters
@@ -484,9 +536,8 @@ cdef int32_t loop_init(loop_t* loop) noexcept nogil:
     queue_init(&loop.queue)
     if host_init(&loop.host) != 0:
         return -1
-    loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-    if loop.epoll_fd < 0 or loop.wake_fd < 0:
+    if poller_init(&loop.poller) != 0 or loop.wake_fd < 0:
         return -1
     loop.wake_watched = WATCHED_WAKE
     return watch(loop, loop.wake_fd, &loop.wake_watched, EPOLLIN, EPOLL_CTL_ADD)
@@ -503,8 +554,7 @@ cdef void loop_discard_mail(loop_t* loop) noexcept nogil:
 cdef void loop_clear(loop_t* loop) noexcept nogil:
     queue_clear(&loop.queue)
     pthread_mutex_destroy(&loop.mailbox_mutex)
-    if loop.epoll_fd >= 0:
-        close(loop.epoll_fd)
+    poller_clear(&loop.poller)
     if loop.wake_fd >= 0:
         close(loop.wake_fd)
     host_clear(&loop.host)

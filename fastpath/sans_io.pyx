@@ -1,13 +1,14 @@
 """One server connection without a socket or a clock: bytes in, bytes out.
 
 Rules: the same code as behind a socket (`http2`), driven from Python. Time stands still until it is
-told to move, so that deadlines, credits and drains can be tried exactly. Not for serving.
+told to move, so that deadlines, credits and drains can be tried exactly. There are no sockets for a
+service to watch: its watcher refuses. Not for serving.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memset
 
-from fastpath._types cimport N_STATUSES
+from fastpath._types cimport N_STATUSES, socket_watch_t, watcher_t
 from fastpath.http2 cimport (
     GATHER_ROOM_BYTES,
     connection_close,
@@ -28,6 +29,13 @@ from fastpath.service cimport Service
 
 cdef enum:
     BUFFER_BYTES = 65536 + GATHER_ROOM_BYTES
+    MAX_LAST_ITERATIONS = 100_000
+
+
+cdef int32_t refuse_socket(
+    void* loop, socket_watch_t* socket, uint32_t events, int32_t operation
+) noexcept nogil:
+    return -1
 
 
 cdef class ServerSession:
@@ -51,6 +59,7 @@ cdef class ServerSession:
     cdef counters_t counters
     cdef connection_t* connection
     cdef Service service
+    cdef watcher_t watcher
     cdef uint8_t[BUFFER_BYTES] buffer
 
     def __cinit__(
@@ -77,12 +86,37 @@ cdef class ServerSession:
         self.connection = connection_open(&self.host, NULL)
         if self.connection == NULL:
             raise MemoryError
+        self.watcher.loop = NULL
+        self.watcher.watch = refuse_socket
+        if self.host.service.attach != NULL:
+            self.host.service.attach(self.host.service.context, &self.watcher, self.host.now_ns)
 
     def __dealloc__(self) -> None:
         if self.connection != NULL:
             connection_close(self.connection)
+            self.let_go()
+            if self.host.service.detach != NULL:
+                self.host.service.detach(self.host.service.context)
         host_clear(&self.host)
         pool_clear(&self.pool)
+
+    cdef void iterate(self) noexcept nogil:
+        self.host.service.enter(self.host.service.context)
+        self.host.service.flush(self.host.service.context, self.host.now_ns)
+        self.host.service.leave(self.host.service.context)
+
+    cdef void let_go(self) noexcept nogil:
+        # The service's calls are cancelled; time runs until it has completed them.
+        cdef int32_t n = 0
+        cdef int64_t wake_ns
+        while self.host.n_in_service > 0 and n < MAX_LAST_ITERATIONS:
+            self.iterate()
+            n += 1
+            if self.host.service.wake_ns != NULL:
+                wake_ns = self.host.service.wake_ns(self.host.service.context)
+                if wake_ns == INT64_MAX:
+                    return
+                self.host.now_ns = max(self.host.now_ns, wake_ns)
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer, as one iteration of a loop does.
@@ -115,7 +149,7 @@ cdef class ServerSession:
         return b"".join(parts)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and the connection notice it.
+        """Let time pass, and the connection and the service notice it.
 
         Parameters
         ----------
@@ -127,6 +161,7 @@ cdef class ServerSession:
             raise ValueError(f"time does not move by {seconds} seconds here")
         self.host.now_ns += elapsed_ns
         connection_tick(self.connection, elapsed_ns)
+        self.iterate()
 
     def drain(self) -> None:
         """Begin to end the connection without losing a call."""
@@ -136,6 +171,11 @@ cdef class ServerSession:
     def finished(self) -> bool:
         """Whether nothing will be read or written any more, once `send` was sent."""
         return connection_finished(self.connection) != 0
+
+    @property
+    def n_in_service(self) -> int:
+        """Calls that the service holds."""
+        return self.host.n_in_service
 
     @property
     def held_bytes(self) -> int:

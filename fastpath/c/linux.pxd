@@ -50,6 +50,19 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int n_events, int timeout_ms)
 
+# By its number (the same everywhere): a C library or headers may be older than the kernel.
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #ifndef SYS_epoll_pwait2
+    #define SYS_epoll_pwait2 441
+    #endif
+    """
+    const long SYS_epoll_pwait2
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:
         EFD_CLOEXEC
