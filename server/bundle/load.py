@@ -25,7 +25,7 @@ from server.bundle.graph import ForestGraph, LinearGraph, OpaqueGraph, read_grap
 from server.bundle.manifest import GOLDEN, MODEL, Manifest
 from server.bundle.parity import LOAD_ROWS, check_equal, threshold_rows
 from server.bundle.reader import Bundle
-from server.bundle.schema import feature_specs
+from server.bundle.schema import compile_schema
 from server.errors import BundleError, ParityError
 
 Engine = Literal["forest", "linear", "onnx"]
@@ -81,7 +81,7 @@ def _build(bundle: Bundle, n_threads: int) -> LoadedModel:
             f"{where}: the graph takes {graph.n_features} features, the schema has {n_features}"
         )
     rows, raw = golden_rows(bundle)
-    schema = Schema(feature_specs(bundle.schema))
+    schema = compile_schema(bundle.schema)
     native = native_engine(graph)
     # As a witness onnxruntime is called from here only.
     callers = n_threads if native is None else 1

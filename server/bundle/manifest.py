@@ -24,8 +24,12 @@ from server.errors import BundleError
 
 FORMAT = "1.0"
 FORMAT_MAJOR = 1
-# What `requires` may hold today: nothing. A later format adds words, not a new major number.
-UNDERSTOOD: frozenset[str] = frozenset()
+# What `requires` may hold: what a schema may say that older programs do not know. A later format
+# adds words, not a new major number.
+FEATURE_GROUPS = "feature-groups"  # some features come from stores
+RANGE_RULES = "range-rules"  # some values outside their range are clipped or refused
+FALLBACK_LIMITS = "fallback-limits"
+UNDERSTOOD = frozenset({FEATURE_GROUPS, RANGE_RULES, FALLBACK_LIMITS})
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"

@@ -82,7 +82,10 @@ def _tree_count(
 @click.option(
     "--defaults",
     type=FILE,
-    help='JSON: {"feature": {"default": 0, "minimum": 0, "maximum": 9, "required": true}}.',
+    help='JSON: {"feature": {"default": 0, "minimum": 0, "maximum": 9, "on_range": "clip", '
+    '"required": true}}; with stored features {"features": {"feature": {"source": "group", '
+    '"ttl_s": 3600}}, "groups": [{"name": "group", "entity": "customer"}], "fallback": '
+    '{"degrade": {"more_than": 3}}}, as docs/features.md explains.',
 )
 @click.option("--routing-entity", default="", help="Entity type that traffic is split on.")
 @click.option(
@@ -127,7 +130,7 @@ def export(
     from server.bundle.render import print_report, stdout_console
     from server.export import ExportOptions, export_model
     from server.export.frame import feature_names, fingerprint, take_column
-    from server.export.options import read_feature_options
+    from server.export.options import FeatureFile, read_feature_file
 
     if (valid is None) == (time_column is None):
         raise click.UsageError(
@@ -135,7 +138,7 @@ def export(
             "rows that the model was not fitted on"
         )
     check_vacant(out)
-    feature_options = read_feature_options(defaults) if defaults else {}
+    declared = read_feature_file(defaults) if defaults else FeatureFile()
     progress = _Progress()
     with progress:
         progress.step("reading the model")
@@ -162,7 +165,9 @@ def export(
             options=ExportOptions(
                 target=target,
                 model_file=model_file,
-                features=feature_options,
+                features=declared.features,
+                groups=declared.groups,
+                fallback=declared.fallback,
                 fingerprint=fingerprint(train[[*names, target]]),
                 **chosen,
             ),

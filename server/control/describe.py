@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from fastpath.schema import Schema
+from fastpath.spec import Columns, layout_fingerprint
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.registry import ServedModel
 
@@ -49,16 +51,44 @@ def describe_model(served: ServedModel, is_default: bool, generation: int) -> by
             feature.minimum = spec.minimum
         if math.isfinite(spec.maximum):
             feature.maximum = spec.maximum
-    layout = pb.Layout(
-        fingerprint=schema.fingerprint,
-        columns=[pb.LayoutColumn(name=name, type=TYPES[kind]) for name, kind in schema.columns],
-    )
+    for group in schema.groups:
+        stored = arm.groups.add(
+            name=group.name,
+            entity=group.entity,
+            role=group.role,
+            fingerprint=group.fingerprint,
+            columns=_columns(group.columns),
+            read_budget_us=group.read_budget_us,
+            online=group.online,
+            batch=group.batch,
+        )
+        if math.isfinite(group.ttl_s):
+            stored.ttl_s = group.ttl_s
+        if math.isfinite(group.batch_max_age_s):
+            stored.batch_max_age_s = group.batch_max_age_s
     answer = pb.GetModelResponse(
         model=served.name,
         is_default=is_default,
         plan_generation=generation,
         arms=[arm],
-        layouts=[layout],
+        layouts=[
+            pb.Layout(fingerprint=layout_fingerprint(columns), columns=_columns(columns))
+            for columns in (schema.columns, *further_layouts(schema))
+        ],
         routing_entity=manifest.routing_entity,
     )
     return answer.SerializeToString(deterministic=True)
+
+
+def further_layouts(schema: Schema) -> list[tuple[tuple[str, str], ...]]:
+    """Return the layouts besides the own one that dense requests may use.
+
+    With stored features that is the layout without them: a client that has none of them need not
+    send a NaN for each. `Plan` must be given the same ones.
+    """
+    columns = schema.request_columns
+    return [columns] if columns and columns != schema.columns else []
+
+
+def _columns(columns: Columns) -> list[pb.LayoutColumn]:
+    return [pb.LayoutColumn(name=name, type=TYPES[kind]) for name, kind in columns]

@@ -38,7 +38,7 @@ from server.bundle.manifest import (
     encode,
 )
 from server.bundle.report import QuantizationReport
-from server.bundle.schema import SchemaFile
+from server.bundle.schema import SchemaFile, requirements
 from server.export import compare
 from server.export.convert import Converted, convert
 from server.export.features import make_schema
@@ -112,7 +112,13 @@ def export_model(
     converted = convert(prepared.model, len(prepared.train.names))
     engines = compare.start(converted, str(out / MODEL))
     missing = accepts_missing(prepared.model, len(prepared.train.names))
-    schema = make_schema(prepared.model, prepared.train, options.features, missing=missing)
+    schema = make_schema(
+        prepared.model,
+        prepared.train,
+        options,
+        [str(name) for name in train_features.columns],
+        missing=missing,
+    )
     say("comparing scikit-learn, onnxruntime and the native engine")
     proof = compare.prove(
         prepared.model,
@@ -137,6 +143,7 @@ def export_model(
         GOLDEN: encode_arrays({"rows": proof.golden, "raw": engines.served.score(proof.golden)}),
     }
     manifest = _manifest(out, prepared, converted, content, thresholds, shift, report, options)
+    manifest.requires = requirements(schema)
     say("loading the bundle as the server will")
     data = encode(manifest)
     decode_manifest(data, str(out / MANIFEST))

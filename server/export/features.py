@@ -4,26 +4,35 @@ The default of a feature is NaN (passed to the model) where the model learned wh
 missing value: an imputer fills it, or training rows lacked it. Elsewhere it is the median of the
 training rows: a model that never met a missing value has no opinion about one. The caller's options
 come first.
+
+Where --select-features left columns out, what the options say of them is left out too: a group
+that no remaining feature comes from, a limit on a feature that is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from server.bundle.manifest import encode
-from server.bundle.schema import FeatureEntry, SchemaFile, decode_schema
+from server.bundle.schema import (
+    FeatureEntry,
+    SchemaFile,
+    decode_schema,
+    fallback_entry,
+    group_entry,
+)
 from server.errors import BundleError, InputError
 from server.export.columns import fold_columns, unwrap
 from server.export.frame import Rows
-from server.export.options import FeatureOptions
+from server.export.options import ExportOptions, FeatureOptions
 
 
 def make_schema(
-    model: Any, train: Rows, options: Mapping[str, FeatureOptions], *, missing: bool
+    model: Any, train: Rows, options: ExportOptions, given: Collection[str], *, missing: bool
 ) -> SchemaFile:
     """Return the schema of a model's input columns.
 
@@ -31,11 +40,14 @@ def make_schema(
     ----------
     model : fitted classifier
     train : Rows
-    options : mapping of feature name to FeatureOptions
+    options : ExportOptions
+        Of which `features`, `groups` and `fallback`.
+    given : collection of str
+        Names of the columns that the export was given, before features were selected.
     missing : bool
         Whether the model takes NaN at all.
     """
-    unknown = [name for name in options if name not in train.names]
+    unknown = [name for name in options.features if name not in given]
     if unknown:
         raise InputError(f"--defaults: {', '.join(unknown)} is not a feature of the model")
     filled: set[int] = set()
@@ -51,13 +63,42 @@ def make_schema(
         if default is not None:
             default = float(round(default)) if train.boolean[j] else float(np.float32(default))
         entries.append(
-            _entry(name, default, options.get(name), boolean=train.boolean[j], missing=missing)
+            _entry(
+                name,
+                default,
+                options.features.get(name),
+                boolean=train.boolean[j],
+                missing=missing,
+            )
         )
-    schema = SchemaFile(features=entries)
+    schema = _with_groups(entries, options, set(given) - set(train.names))
     try:
         return decode_schema(encode(schema), "--defaults")
     except BundleError as error:
         raise InputError(str(error)) from error
+
+
+def _with_groups(
+    entries: list[FeatureEntry], options: ExportOptions, dropped: Collection[str]
+) -> SchemaFile:
+    """Return the schema with the options' groups and limits, less what `dropped` features had."""
+    sources = {entry.source for entry in entries}
+    gone = {options.features[name].source for name in dropped if name in options.features}
+    limits = options.fallback
+    return SchemaFile(
+        features=entries,
+        groups=[
+            group_entry(group)
+            for group in options.groups
+            if group.name in sources or group.name not in gone
+        ],
+        fallback=fallback_entry(
+            limits._replace(
+                degrade_features=tuple(n for n in limits.degrade_features if n not in dropped),
+                reject_features=tuple(n for n in limits.reject_features if n not in dropped),
+            )
+        ),
+    )
 
 
 def _entry(
@@ -82,5 +123,9 @@ def _entry(
         default=default,
         minimum=options.minimum,
         maximum=options.maximum,
+        on_range=options.on_range,
         required=options.required,
+        source=options.source,
+        column=options.column,
+        ttl_s=options.ttl_s,
     )
