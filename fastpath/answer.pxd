@@ -2,6 +2,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastpath._types cimport span_t
+from fastpath.stored cimport arm_group_t, group_read_t
 
 
 # What changes from answer to answer. Spans borrow; the arm's constant part is encoded once
@@ -26,6 +27,9 @@ ctypedef struct response_t:
     span_t arm                   # fields 13 .. 18, already encoded
     const uint8_t* provenance    # NULL: not asked for; else n_provenance source_t bytes
     int32_t n_provenance
+    int32_t n_reads              # 0: not asked for
+    const arm_group_t* groups    # [n_reads]
+    const group_read_t* reads    # [n_reads]
     int32_t has_timings
     uint64_t parse_ns
     uint64_t features_ns

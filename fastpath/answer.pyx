@@ -15,9 +15,22 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastpath._types cimport span_t
-from fastpath.protobuf cimport WIRE_BYTES, put_bytes, put_double, put_float, put_tag, put_uint
+from fastpath.protobuf cimport (
+    WIRE_BYTES,
+    put_bytes,
+    put_double,
+    put_float,
+    put_present,
+    put_tag,
+    put_uint,
+)
+from fastpath.stored cimport group_read_t
 
 __all__ = ["encode", "encode_arm"]
+
+
+cdef enum:
+    READ_BYTES = 96
 
 
 cdef size_t response_bound(const response_t* response) noexcept nogil:
@@ -27,6 +40,8 @@ cdef size_t response_bound(const response_t* response) noexcept nogil:
     return (
         <size_t> 160 + response.request_id.size + response.decision.size + response.arm.size
         + (0 if response.provenance is NULL else <size_t> response.n_provenance)
+        # Each with its name of at most 64 bytes, two outcomes and two ages.
+        + <size_t> response.n_reads * READ_BYTES
     )
 
 
@@ -34,6 +49,7 @@ cdef size_t encode_response(const response_t* response, uint8_t* out) noexcept n
     cdef uint8_t* at = out
     cdef uint8_t* length
     cdef uint32_t bits
+    cdef int32_t i
     at = put_bytes(at, 1, response.request_id.data, response.request_id.size)
     memcpy(&bits, &response.raw_score, 4)
     if bits != 0:
@@ -69,7 +85,26 @@ cdef size_t encode_response(const response_t* response, uint8_t* out) noexcept n
         at = put_uint(at, 3, response.score_ns)
         at = put_uint(at, 4, response.total_ns)
         length[0] = <uint8_t> (at - length - 1)
+    for i in range(response.n_reads):
+        at = _put_read(at, &response.groups[i].group.name, &response.reads[i])
     return <size_t> (at - out)
+
+
+cdef uint8_t* _put_read(
+    uint8_t* at, const span_t* group, const group_read_t* read
+) noexcept nogil:
+    # Field 30, a GroupRead: shorter than 128 bytes, as its name is at most 64.
+    cdef uint8_t* length = put_tag(at, 30, WIRE_BYTES)
+    at = put_bytes(length + 1, 1, group.data, group.size)
+    at = put_uint(at, 2, read.online)
+    at = put_uint(at, 3, read.batch)
+    # Present though 0: an age of nothing is an age.
+    if read.online_age_ms >= 0:
+        at = put_present(at, 4, <uint64_t> read.online_age_ms)
+    if read.batch_age_ms >= 0:
+        at = put_present(at, 5, <uint64_t> read.batch_age_ms)
+    length[0] = <uint8_t> (at - length - 1)
+    return at
 
 
 # ---------------------------------------------------- for the plan and tests

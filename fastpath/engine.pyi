@@ -2,6 +2,7 @@ from collections.abc import Container, Sequence
 
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
+from fastpath.store import OnlineStore
 
 class Engine:
     def __new__(
@@ -10,6 +11,7 @@ class Engine:
         metrics: Metrics,
         thread: int = ...,
         *,
+        store: OnlineStore | None = ...,
         fixed_wall_ns: int | None = ...,
         seed: int | None = ...,
     ) -> Engine: ...
@@ -17,6 +19,8 @@ class Engine:
     def board(self) -> PlanBoard: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def store(self) -> OnlineStore | None: ...
     @property
     def thread(self) -> int: ...
     def answer(

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from fastpath.schema import Gather, Schema
 
-__all__ = ["resolve_request"]
+__all__ = ["resolve_message"]
 
 @type_check_only
 class ResolvedRow(TypedDict):
@@ -13,5 +13,6 @@ class ResolvedRow(TypedDict):
     sources: bytes
     n_by_source: list[int]
     n_missing: dict[str, int]
+    degraded: bool
 
-def resolve_request(schema: Schema, gather: Gather | None, message: bytes) -> ResolvedRow: ...
+def resolve_message(schema: Schema, gather: Gather | None, message: bytes) -> ResolvedRow: ...

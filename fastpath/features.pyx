@@ -1,16 +1,20 @@
 """From a request to the model's row: every feature from the first source that has a value.
 
-Rules: the order is request, then (stored features, when they are served) online and batch, then the
-schema's default. A value of the request counts as missing when it is absent, null (NaN),
-infinite, outside its range (a boolean: not 0 or 1) or unseen (a categorical: not a code, or a
-text outside the vocabulary); the kinds are counted apart. Numbers become float32, rounded to
-nearest, before any rule is applied. A required feature that no source has is the caller's error,
-and so are a wrong number of values, a name that the schema does not have, and a value of
-another kind than the feature's type.
+Rules: the order is request, online record, batch record, then the schema's default. A value of the
+request counts as missing when it is absent, null (NaN), infinite, outside its range (a boolean: not
+0 or 1) or unseen (a categorical: not a code, or a text outside the vocabulary); the kinds are counted
+apart. Numbers become float32, rounded to nearest, before any rule is applied. A finite number outside
+its range is clipped or refused instead where the schema says so. A required feature that no source
+has is the caller's error, and so are a wrong number of values, a name that the schema does not have,
+and a value of another kind than the feature's type.
+
+A value *falls back* when it comes from a default, or from a batch record of a group that has online
+records. The schema may bound how many, or which, may do so: past it the answer is marked degraded,
+or refused.
 
 How it works: each source is a pass over the row. A pass that cannot fill a feature leaves a mark in
 `sources` (VACANT and why); the next pass looks at marked features only, the last one fills the
-rest with defaults. So a further source is one more pass. A dense row of the schema's own
+rest with defaults. The passes over records are in `stored`. A dense row of the schema's own
 layout without a missing value, the common case, is checked by one vector comparison against
 the bounds and copied.
 
@@ -35,6 +39,7 @@ from fastpath._types cimport (
     FEATURE_NUMERIC,
     MAX_FEATURES,
     N_SOURCES,
+    SOURCE_BATCH,
     SOURCE_DEFAULT,
     SOURCE_REQUEST,
     STATUS_FAILED_PRECONDITION,
@@ -42,7 +47,18 @@ from fastpath._types cimport (
     error_t,
     span_t,
 )
-from fastpath.schema cimport Gather, Schema, feature_t, find_code, find_feature, gather_t, schema_t
+from fastpath.schema cimport (
+    ON_RANGE_CLIP,
+    ON_RANGE_REJECT,
+    Gather,
+    Schema,
+    fallback_limits_t,
+    feature_t,
+    find_code,
+    find_feature,
+    gather_t,
+    schema_t,
+)
 from fastpath.wire cimport (
     FORM_DENSE,
     KIND_FLAG,
@@ -54,10 +70,9 @@ from fastpath.wire cimport (
     request_t,
 )
 
-__all__ = ["resolve_request"]
+__all__ = ["resolve_message"]
 
 cdef enum:
-    VACANT = 0x80                # in `sources`, plus a missing_t: no source had a value yet
     SHOWN_NAME_BYTES = 80        # of a name in an error text
 
 
@@ -167,10 +182,21 @@ cdef inline bint is_whole(float value) noexcept nogil:
     return <float> <int32_t> value == value
 
 
-cdef inline void take(
-    const schema_t* schema, int32_t j, float value, resolved_t* out
+cdef int32_t rejected(error_t* error, const feature_t* feature, float value) noexcept nogil:
+    error.status = STATUS_INVALID_ARGUMENT
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "feature \"%.*s\" is %g, outside its range of %g to %g; send a value inside, or none",
+        shown_bytes(feature.name), <const char*> feature.name.data, <double> value,
+        <double> feature.minimum, <double> feature.maximum,
+    )
+    return -1
+
+
+cdef inline int32_t take(
+    const schema_t* schema, int32_t j, float value, resolved_t* out, error_t* error
 ) noexcept nogil:
-    """Use one float32 value of the request for feature j, or mark why not."""
+    """Use one float32 value of the request for feature j, or mark why not; -1: refused."""
     cdef int32_t reason
     cdef uint8_t type = schema.features[j].type
     if value >= schema.lowest[j] and value <= schema.highest[j] and (
@@ -179,16 +205,25 @@ cdef inline void take(
         out.row[j] = value
         out.sources[j] = SOURCE_REQUEST
         out.n_by_source[<int> SOURCE_REQUEST] += 1
-        return
+        return 0
     if isnan(value):
         reason = MISSING_NULL
     elif isinf(value):
         reason = MISSING_INFINITE
     elif type == FEATURE_CATEGORICAL:
         reason = MISSING_UNSEEN
+    elif schema.features[j].on_range == ON_RANGE_CLIP:
+        out.row[j] = schema.lowest[j] if value < schema.lowest[j] else schema.highest[j]
+        out.sources[j] = SOURCE_REQUEST
+        out.n_by_source[<int> SOURCE_REQUEST] += 1
+        out.n_missing[<int> MISSING_RANGE] += 1
+        return 0
+    elif schema.features[j].on_range == ON_RANGE_REJECT:
+        return rejected(error, &schema.features[j], value)
     else:
         reason = MISSING_RANGE
     vacate(j, reason, out)
+    return 0
 
 
 cdef inline void vacate(int32_t j, int32_t reason, resolved_t* out) noexcept nogil:
@@ -233,7 +268,8 @@ cdef int32_t from_dense(
     for j in range(schema.n_features):
         column = gather.column[j]
         if column >= 0:
-            take(schema, j, values[column], out)
+            if take(schema, j, values[column], out, error) != 0:
+                return -1
         else:
             vacate(j, MISSING_ABSENT, out)
     return 0
@@ -254,14 +290,12 @@ cdef int32_t take_named(
         code = find_code(feature, named.text.data, named.text.size)
         if code < 0:
             vacate(j, MISSING_UNSEEN, out)
-        else:
-            take(schema, j, <float> code, out)
-        return 0
+            return 0
+        return take(schema, j, <float> code, out, error)
     if named.kind == KIND_NUMBER or (
         named.kind == KIND_FLAG and feature.type == FEATURE_BOOLEAN
     ):
-        take(schema, j, <float> named.number, out)
-        return 0
+        return take(schema, j, <float> named.number, out, error)
     return mistyped(error, feature, named.kind)
 
 
@@ -284,44 +318,88 @@ cdef int32_t from_named(
     return 0
 
 
-cdef int32_t fill_defaults(
-    const schema_t* schema, resolved_t* out, error_t* error
-) noexcept nogil:
-    """Last pass: whatever is still vacant takes its default, unless it is required."""
-    cdef int32_t j
-    for j in range(schema.n_features):
-        if not out.sources[j] & VACANT:
-            continue
-        if schema.features[j].required:
-            return lacks_required(error, &schema.features[j], out.sources[j] & ~VACANT)
-        out.row[j] = schema.features[j].default_value
-        out.sources[j] = SOURCE_DEFAULT
-        out.n_by_source[<int> SOURCE_DEFAULT] += 1
-    return 0
-
-
-cdef int32_t resolve(
+cdef int32_t resolve_request(
     const schema_t* schema, const gather_t* gather, const request_t* request,
     resolved_t* out, error_t* error
 ) noexcept nogil:
-    cdef int32_t code
     memset(out.n_by_source, 0, sizeof(out.n_by_source))
     memset(out.n_missing, 0, sizeof(out.n_missing))
+    out.degraded = 0
     if request.form == FORM_DENSE:
-        code = from_dense(schema, gather, request, out, error)
-    else:
-        code = from_named(schema, request, out, error)
-    if code != 0:
-        return -1
-    if <int32_t> out.n_by_source[<int> SOURCE_REQUEST] == schema.n_features:
-        return 0
-    return fill_defaults(schema, out, error)
+        return from_dense(schema, gather, request, out, error)
+    return from_named(schema, request, out, error)
+
+
+cdef int32_t too_many(
+    error_t* error, const schema_t* schema, const resolved_t* out, int32_t n_fallen, int32_t first
+) noexcept nogil:
+    error.status = STATUS_FAILED_PRECONDITION
+    snprintf(
+        error.text, ERROR_TEXT_BYTES,
+        "%d features fell back, \"%.*s\" among them, and the model's schema refuses to score so; "
+        "send them, or see the feature stores' state",
+        <int> n_fallen, shown_bytes(schema.features[first].name),
+        <const char*> schema.features[first].name.data,
+    )
+    return -1
+
+
+cdef int32_t keep_limits(const schema_t* schema, resolved_t* out, error_t* error) noexcept nogil:
+    """Mark the row as degraded, or refuse it, by what fell back."""
+    cdef const fallback_limits_t* limits = &schema.limits
+    cdef int32_t n_fallen = 0
+    cdef int32_t first = -1
+    cdef int32_t refused = 0
+    cdef int32_t j
+    for j in range(schema.n_features):
+        if not is_fallback(schema, j, out.sources[j]):
+            continue
+        n_fallen += 1
+        if first < 0 or (limits.rejects[j] and not refused):
+            first = j
+        refused |= limits.rejects[j]
+        out.degraded |= limits.degrades[j]
+    if refused or n_fallen > limits.reject_over:
+        return too_many(error, schema, out, n_fallen, first)
+    if n_fallen > limits.degrade_over:
+        out.degraded = 1
+    return 0
+
+
+cdef inline bint is_fallback(const schema_t* schema, int32_t j, uint8_t source) noexcept nogil:
+    cdef int32_t group
+    if source == SOURCE_DEFAULT:
+        return True
+    if source != SOURCE_BATCH:
+        return False
+    # A group without online records has its batch records for its first choice.
+    group = schema.features[j].group
+    return group < 0 or schema.groups[group].has_online != 0
+
+
+cdef int32_t resolve_rest(
+    const schema_t* schema, resolved_t* out, fallbacks_t* fallbacks, error_t* error
+) noexcept nogil:
+    cdef int32_t j
+    for j in range(schema.n_features):
+        if out.sources[j] & VACANT:
+            if schema.features[j].required:
+                return lacks_required(error, &schema.features[j], out.sources[j] & ~VACANT)
+            out.row[j] = schema.features[j].default_value
+            out.sources[j] = SOURCE_DEFAULT
+            out.n_by_source[<int> SOURCE_DEFAULT] += 1
+            fallbacks.default_value[schema.features[j].group + 1] += 1
+        elif out.sources[j] == SOURCE_BATCH and is_fallback(schema, j, SOURCE_BATCH):
+            fallbacks.batch[schema.features[j].group + 1] += 1
+    if schema.has_limits:
+        return keep_limits(schema, out, error)
+    return 0
 
 
 # ------------------------------------------------------- for tests and tools
 
-def resolve_request(Schema schema not None, Gather gather, bytes message not None):
-    """Decode and resolve a request with the serving path's own functions.
+def resolve_message(Schema schema not None, Gather gather, bytes message not None):
+    """Decode and resolve a request without stores, with the serving path's own functions.
 
     Parameters
     ----------
@@ -336,7 +414,7 @@ def resolve_request(Schema schema not None, Gather gather, bytes message not Non
     dict
         `row`: numpy.ndarray of float32, shape (n_features,); `sources`: bytes, one
         scoregate.v1.FeatureSource per feature; `n_by_source`: list of int by source; `n_missing`:
-        dict from absent, null, infinite, range and unseen to int.
+        dict from absent, null, infinite, range and unseen to int; `degraded`: bool.
 
     Raises
     ------
@@ -347,6 +425,7 @@ def resolve_request(Schema schema not None, Gather gather, bytes message not Non
     """
     cdef error_t error
     cdef resolved_t resolved
+    cdef fallbacks_t fallbacks
     cdef uint8_t[MAX_FEATURES] sources
     cdef float[::1] row
     cdef int32_t code
@@ -365,10 +444,13 @@ def resolve_request(Schema schema not None, Gather gather, bytes message not Non
             <const uint8_t*> <const char*> message, len(message), request, &error
         )
         if code == 0:
-            code = resolve(
+            code = resolve_request(
                 &schema.table, NULL if gather is None else &gather.table, request,
                 &resolved, &error,
             )
+        if code == 0:
+            memset(&fallbacks, 0, sizeof(fallbacks))
+            code = resolve_rest(&schema.table, &resolved, &fallbacks, &error)
     finally:
         free(request)
     if code != 0:
@@ -378,5 +460,6 @@ def resolve_request(Schema schema not None, Gather gather, bytes message not Non
         "row": values,
         "sources": (<const char*> sources)[:schema.table.n_features],
         "n_by_source": [resolved.n_by_source[i] for i in range(<int> N_SOURCES)],
+        "degraded": bool(resolved.degraded),
         "n_missing": {names[i]: resolved.n_missing[i] for i in range(<int> N_MISSING)},
     }

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 DURATION_BOUNDS_NS: tuple[int, ...]
+READ_BOUNDS_NS: tuple[int, ...]
 MISSING_CAUSES: tuple[str, ...]
 SOURCES: tuple[str, ...]
 
@@ -15,16 +16,24 @@ class SlotSnapshot(NamedTuple):
     features_by_source: dict[str, int]
     features_missing: dict[str, int]
     decisions: dict[str, int]
+    fallbacks: dict[tuple[str, str], int]
 
 class Snapshot(NamedTuple):
     slots: tuple[SlotSnapshot, ...]
     errors: tuple[int, ...]
     batches: int
     batch_rows: int
+    waits: int
+    online_reads: dict[str, int]
+    batch_reads: dict[str, int]
+    read_buckets: tuple[int, ...]
+    read_sum_ns: int
 
 class Metrics:
     def __new__(cls, n_threads: int) -> Metrics: ...
     @property
     def n_threads(self) -> int: ...
-    def register(self, model: str, version: str, decisions: Sequence[str]) -> int: ...
+    def register(
+        self, model: str, version: str, decisions: Sequence[str], groups: Sequence[str] = ...
+    ) -> int: ...
     def snapshot(self) -> Snapshot: ...

@@ -15,6 +15,7 @@ A snapshot is not a cut in time: its counters are read one after the other while
 from typing import NamedTuple
 
 from fastpath.errors import FastpathError
+from fastpath.store import OUTCOMES
 
 from fastpath.c.atomic cimport __ATOMIC_RELAXED, load_u64
 
@@ -29,6 +30,13 @@ cdef int64_t[N_DURATION_BOUNDS] BOUNDS_NS = [
     50_000_000, 100_000_000, 250_000_000, 1_000_000_000,
 ]
 DURATION_BOUNDS_NS = tuple(BOUNDS_NS[i] for i in range(N_DURATION_BOUNDS))
+
+# Upper bounds of the read buckets: from an embedded store's microsecond to a budget spent in full.
+cdef int64_t[N_READ_BOUNDS] READ_BOUNDS = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 25_000_000,
+]
+READ_BOUNDS_NS = tuple(READ_BOUNDS[i] for i in range(N_READ_BOUNDS))
 
 MISSING_CAUSES = ("absent", "null", "infinite", "range", "unseen")
 SOURCES = ("unspecified", "request", "online", "batch", "default")
@@ -46,6 +54,7 @@ class SlotSnapshot(NamedTuple):
     features_by_source: dict         # source -> resolved feature values
     features_missing: dict           # cause -> request values that could not be used
     decisions: dict                  # decision -> predictions
+    fallbacks: dict                  # (source, group) -> values that fell back
 
 
 class Snapshot(NamedTuple):
@@ -55,6 +64,11 @@ class Snapshot(NamedTuple):
     errors: tuple                    # Score calls that did not end with OK, by gRPC status
     batches: int
     batch_rows: int
+    waits: int                       # rows that waited for a store
+    online_reads: dict               # outcome -> reads of online records
+    batch_reads: dict                # outcome -> reads of batch records
+    read_buckets: tuple              # not cumulative; one more than READ_BOUNDS_NS
+    read_sum_ns: int
 
 
 cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil:
@@ -64,6 +78,14 @@ cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil:
         i += 1
     add(&slot.duration_buckets[i], 1)
     add(&slot.duration_sum_ns, <uint64_t> duration_ns if duration_ns > 0 else 0)
+
+
+cdef void observe_read(shard_t* shard, int64_t duration_ns) noexcept nogil:
+    cdef int i = 0
+    while i < N_READ_BOUNDS and duration_ns > READ_BOUNDS[i]:
+        i += 1
+    add(&shard.read_buckets[i], 1)
+    add(&shard.read_sum_ns, <uint64_t> duration_ns if duration_ns > 0 else 0)
 
 
 cdef void _accumulate(const uint64_t* counters, size_t n, uint64_t* out) noexcept nogil:
@@ -88,6 +110,7 @@ cdef class Metrics:
             raise FastpathError(f"metrics need at least one thread, not {n_threads}")
         self._slots = {}
         self._decisions = ()
+        self._groups = ()
         if posix_memalign(&memory, 64, n_threads * sizeof(shard_t*)) != 0:
             raise MemoryError()
         memset(memory, 0, n_threads * sizeof(shard_t*))
@@ -111,13 +134,15 @@ cdef class Metrics:
             raise FastpathError(f"there are {self.n_threads} threads; {thread} is not one of them")
         return self.shards[thread]
 
-    def register(self, str model not None, str version not None, decisions):
+    def register(self, str model not None, str version not None, decisions, groups=()):
         """Return the slot of a (model, version), the same one every time.
 
         Parameters
         ----------
         decisions : sequence of str
             Names behind the decision counters: the default first, then the thresholds ascending.
+        groups : sequence of str
+            Names of the schema's groups of stored features, in its order: at most 8.
 
         Raises
         ------
@@ -141,27 +166,38 @@ cdef class Metrics:
                 )
             self._slots[(model, version)] = slot
             self._decisions += (names,)
+            self._groups += (("request", *groups),)
         return slot
 
     def snapshot(self):
         """Return a Snapshot: every counter, added up over the threads."""
-        cdef uint64_t[N_STATUSES] errors
-        cdef uint64_t[2] batches
+        cdef shard_t* total
         cdef int i
-        memset(errors, 0, sizeof(errors))
-        memset(batches, 0, sizeof(batches))
+        cdef void* memory = NULL
+        # Everything before the slots is 64-bit counters: they add up word by word.
+        cdef size_t n_words = (<size_t> &(<shard_t*> NULL).slots) // sizeof(uint64_t)
+        if posix_memalign(&memory, 64, n_words * sizeof(uint64_t)) != 0:
+            raise MemoryError()
+        memset(memory, 0, n_words * sizeof(uint64_t))
+        total = <shard_t*> memory
         for i in range(self.n_threads):
-            _accumulate(self.shards[i].errors, N_STATUSES, errors)
-            _accumulate(&self.shards[i].batches, 1, &batches[0])
-            _accumulate(&self.shards[i].batch_rows, 1, &batches[1])
-        return Snapshot(
-            slots=tuple(
-                [self._slot(index, *pair) for pair, index in tuple(self._slots.items())]
-            ),
-            errors=tuple([errors[i] for i in range(N_STATUSES)]),
-            batches=batches[0],
-            batch_rows=batches[1],
-        )
+            _accumulate(<const uint64_t*> self.shards[i], n_words, <uint64_t*> total)
+        try:
+            return Snapshot(
+                slots=tuple(
+                    [self._slot(index, *pair) for pair, index in tuple(self._slots.items())]
+                ),
+                errors=tuple([total.errors[i] for i in range(N_STATUSES)]),
+                batches=total.batches,
+                batch_rows=total.batch_rows,
+                waits=total.waits,
+                online_reads={OUTCOMES[i]: total.online_reads[i] for i in range(1, N_OUTCOMES)},
+                batch_reads={OUTCOMES[i]: total.batch_reads[i] for i in range(1, N_OUTCOMES)},
+                read_buckets=tuple([total.read_buckets[i] for i in range(N_READ_BUCKETS)]),
+                read_sum_ns=total.read_sum_ns,
+            )
+        finally:
+            free(memory)
 
     def _slot(self, int index, str model, str version):
         cdef slot_t total
@@ -188,4 +224,12 @@ cdef class Metrics:
                 MISSING_CAUSES[i]: total.features_missing[i] for i in range(N_MISSING)
             },
             decisions={name: total.decisions[i] for i, name in enumerate(self._decisions[index])},
+            fallbacks={
+                (source, name): counters[i]
+                for source, counters in (
+                    ("batch", [total.fallbacks_batch[i] for i in range(MAX_GROUPS + 1)]),
+                    ("default", [total.fallbacks_default[i] for i in range(MAX_GROUPS + 1)]),
+                )
+                for i, name in enumerate(self._groups[index])
+            },
         )

@@ -2,7 +2,17 @@ from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from fastpath._types cimport MAX_LOOPS, model_t, span_t
 from fastpath.routing cimport bucket_table_t
-from fastpath.schema cimport gather_t, schema_t
+from fastpath.schema cimport Schema, gather_t, schema_t
+from fastpath.stored cimport arm_group_t
+
+cdef enum:
+    MAX_HELD = 8                 # plans that rows of one thread may wait in at the same time
+
+
+# A layout that an arm cannot read, and why: "lacks the required feature ...".
+ctypedef struct refusal_t:
+    uint64_t fingerprint
+    span_t text
 
 
 # One version of a model in service. Owned by its Plan, immutable, as everything it points to.
@@ -11,6 +21,10 @@ ctypedef struct arm_t:
     const schema_t* schema
     int32_t n_gathers
     const gather_t* gathers      # one per layout that the model's clients may use
+    int32_t n_refusals
+    const refusal_t* refusals    # layouts of other versions that this arm cannot read
+    int32_t n_groups
+    const arm_group_t* groups    # of stored features, in the schema's order
     int32_t link                 # link_t
     int32_t score_kind           # score_kind_t
     double prior_shift           # log-odds
@@ -42,6 +56,7 @@ ctypedef struct plan_t:
 cdef struct hazard_t:
     void* plan
     uint8_t[56] padding
+    void* held[MAX_HELD]         # plans of rows that wait beyond the iteration; a line of its own
 
 
 cdef struct board_t:
@@ -55,10 +70,14 @@ cdef class Plan:
     cdef plan_t table
     cdef list _owners            # every Python object that owns memory behind `table`
     cdef readonly tuple models
+    cdef readonly dict batch     # group -> BatchTable
+    cdef dict _record_columns    # group -> list of record layouts that the plan's schemas declare
     cdef void* _own(self, size_t size_bytes) except NULL
     cdef span_t _span(self, bytes text) except *
     cdef int _compile_model(self, plan_model_t* out, model) except -1
-    cdef int _compile_arm(self, arm_t* out, str name, arm, dict layouts) except -1
+    cdef int _compile_arm(self, arm_t* out, str name, arm, layouts) except -1
+    cdef int _compile_gathers(self, arm_t* out, str where, Schema schema, layouts) except -1
+    cdef int _compile_groups(self, arm_t* out, str where, Schema schema) except -1
 
 
 cdef class PlanBoard:
@@ -73,5 +92,11 @@ cdef class PlanBoard:
 cdef const plan_t* pin(board_t* board, int thread) noexcept nogil
 # End of an iteration: the thread holds no pointer into any plan.
 cdef void unpin(board_t* board, int thread) noexcept nogil
+# Holding a plan past the iteration, for rows that wait. `find_hold` returns the place of this plan among
+# the thread's held ones, or a free one, or -1: too many plans are held. The caller counts its rows:
+# `hold` before the first, while the plan is pinned; `unhold` after the last.
+cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil
+cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil
+cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil
 # Index of a model by name (empty: the default), or -1.
 cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil

@@ -1,9 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fastpath.model import Model
 from fastpath.routing import BucketTable
 from fastpath.schema import Schema
+from fastpath.store import BatchTable
 
 LINKS: dict[str, int]
 SCORE_KINDS: dict[str, int]
@@ -28,11 +29,18 @@ class PlanModel(NamedTuple):
     routing_entity: str = ...
     description: bytes = ...
     layouts: tuple[tuple[tuple[str, str], ...], ...] = ...
+    former_layouts: tuple[tuple[tuple[str, str], ...], ...] = ...
 
 class Plan:
     def __new__(
-        cls, generation: int, models: Sequence[PlanModel], default_model: str | None = ...
+        cls,
+        generation: int,
+        models: Sequence[PlanModel],
+        default_model: str | None = ...,
+        batch: Mapping[str, BatchTable] | None = ...,
     ) -> Plan: ...
+    @property
+    def batch(self) -> dict[str, BatchTable]: ...
     @property
     def models(self) -> tuple[PlanModel, ...]: ...
     @property

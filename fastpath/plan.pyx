@@ -5,14 +5,17 @@ Rules
 * A plan is built off to the side from loaded models, compiled schemas, thresholds and bucket
   tables; a plan that cannot be built raises, and what serves is untouched.
 * Publishing is one pointer store. A loop reads the pointer at the start of an iteration and holds
-  the plan until the iteration ends; all rows of an iteration see one plan.
-* A replaced plan is freed when no loop holds it any more.
+  the plan until the iteration ends; all rows that arrive in an iteration see one plan. A row that waits
+  for a store keeps its plan until it is answered.
+* A replaced plan is freed when no loop and no waiting row holds it any more.
+* A plan names its batch tables: a new generation of one is a new plan.
 
 How reclamation works: hazard pointers (Michael, "Hazard Pointers: Safe Memory Reclamation for
 Lock-Free Objects", 2004). A loop writes the plan that it is about to use into its own slot and
 then checks that it is still the published one; a publisher swaps the pointer and then looks at all
-slots. With sequential consistency one of the two sees the other. A loop that sleeps holds nothing,
-so nobody has to be woken for a plan to be freed.
+slots. With sequential consistency one of the two sees the other. Plans of waiting rows stand in a
+second, small list of the thread, written before the slot is cleared and therefore read after it. A loop
+that sleeps holds nothing else, so nobody has to be woken for a plan to be freed.
 
 What it does not do: load models, decide weights, or keep history. That is the control plane's.
 """
@@ -23,7 +26,7 @@ from typing import NamedTuple
 
 from fastpath.answer import encode_arm
 from fastpath.errors import PlanError, SchemaError
-from fastpath.spec import layout_fingerprint
+from fastpath.spec import describe_difference, layout_fingerprint
 
 from fastpath._types cimport (
     LINK_IDENTITY,
@@ -41,8 +44,10 @@ from fastpath.c.atomic cimport (
     store_pointer,
 )
 from fastpath.model cimport Model
+from fastpath.record cimport RecordGather, record_layout_t
 from fastpath.routing cimport BucketTable
 from fastpath.schema cimport Gather, Schema
+from fastpath.store cimport BatchTable
 
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
@@ -77,6 +82,7 @@ class PlanModel(NamedTuple):
     routing_entity: str = ""
     description: bytes = b""         # an encoded GetModelResponse
     layouts: tuple = ()              # further layouts to accept: tuples of (name, type)
+    former_layouts: tuple = ()       # the same, of versions that do not serve: accepted where they can be
 
 
 cdef const plan_t* pin(board_t* board, int thread) noexcept nogil:
@@ -91,6 +97,25 @@ cdef const plan_t* pin(board_t* board, int thread) noexcept nogil:
 
 cdef void unpin(board_t* board, int thread) noexcept nogil:
     store_pointer(&board.hazards[thread].plan, NULL, __ATOMIC_RELEASE)
+
+
+cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil:
+    cdef int32_t free_place = -1
+    cdef int32_t i
+    for i in range(MAX_HELD):
+        if board.hazards[thread].held[i] == <const void*> plan:
+            return i
+        if board.hazards[thread].held[i] is NULL:
+            free_place = i
+    return free_place
+
+
+cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil:
+    store_pointer(&board.hazards[thread].held[place], <void*> plan, __ATOMIC_SEQ_CST)
+
+
+cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil:
+    store_pointer(&board.hazards[thread].held[place], NULL, __ATOMIC_RELEASE)
 
 
 cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil:
@@ -114,6 +139,8 @@ cdef class Plan:
     models : sequence of PlanModel
     default_model : str, optional
         Which model a request without a name gets; the first by default.
+    batch : mapping of str to BatchTable, optional
+        Batch records by group; a group that is not named has none.
 
     Raises
     ------
@@ -121,7 +148,7 @@ cdef class Plan:
         A name, weight, threshold or schema does not fit; the message names model and arm.
     """
 
-    def __cinit__(self, generation, models, default_model=None):
+    def __cinit__(self, generation, models, default_model=None, batch=None):
         cdef plan_model_t* compiled
         names = [model.name for model in models]
         if not names:
@@ -136,6 +163,8 @@ cdef class Plan:
             )
         self._owners = []
         self.models = tuple(models)
+        self.batch = dict(batch or {})
+        self._record_columns = _record_columns(self.models)
         compiled = <plan_model_t*> self._own(len(names) * sizeof(plan_model_t))
         self.table.generation = generation
         self.table.n_models = len(names)
@@ -180,11 +209,7 @@ cdef class Plan:
                 f"but there are {len(model.arms)} arms"
             )
         _check_vocabularies(model)
-        layouts = {}
-        for arm in model.arms:
-            layouts[arm.schema.fingerprint] = arm.schema.columns
-        for columns in model.layouts:
-            layouts[layout_fingerprint(columns)] = columns
+        layouts = _layouts(model)
         self._owners.append(table)
         arms = <arm_t*> self._own(len(model.arms) * sizeof(arm_t))
         for index, arm in enumerate(model.arms):
@@ -197,11 +222,9 @@ cdef class Plan:
         out.table = &table.table
         return 0
 
-    cdef int _compile_arm(self, arm_t* out, str name, arm, dict layouts) except -1:
+    cdef int _compile_arm(self, arm_t* out, str name, arm, layouts) except -1:
         cdef Model model = arm.model
         cdef Schema schema = arm.schema
-        cdef Gather gather
-        cdef gather_t* gathers
         cdef float* cuts
         cdef span_t* decisions
         where = f"model {name}, version {arm.version}, arm {arm.name}"
@@ -234,18 +257,8 @@ cdef class Plan:
                 name, arm.version, arm.sha256, arm.name, self.table.generation, out.score_kind
             )
         )
-        gathers = <gather_t*> self._own(len(layouts) * sizeof(gather_t))
-        # The schema's own layout first: it is what nearly every client sends.
-        ordered = sorted(layouts, key=lambda key: key != arm.schema.fingerprint)
-        for index, fingerprint in enumerate(ordered):
-            try:
-                gather = Gather(schema, layouts[fingerprint])
-            except SchemaError as error:
-                raise PlanError(f"{where}: {error}") from error
-            self._owners.append(gather)
-            gathers[index] = gather.table
-        out.n_gathers = len(layouts)
-        out.gathers = gathers
+        self._compile_gathers(out, where, schema, layouts)
+        self._compile_groups(out, where, schema)
         cuts = <float*> self._own(len(values) * sizeof(float))
         decisions = <span_t*> self._own((len(values) + 1) * sizeof(span_t))
         decisions[0] = self._span(arm.default_decision.encode())
@@ -256,6 +269,93 @@ cdef class Plan:
         out.cuts = cuts
         out.decisions = decisions
         return 0
+
+
+    cdef int _compile_gathers(self, arm_t* out, str where, Schema schema, layouts) except -1:
+        """Map every layout by name; a former one that does not fit becomes a refusal in words."""
+        cdef Gather gather
+        cdef gather_t* gathers = <gather_t*> self._own(len(layouts) * sizeof(gather_t))
+        cdef refusal_t* refusals = <refusal_t*> self._own(len(layouts) * sizeof(refusal_t))
+        # The schema's own layout first: it is what nearly every client sends.
+        for layout in sorted(layouts, key=lambda layout: layout.columns != schema.columns):
+            try:
+                gather = Gather(schema, layout.columns)
+            except SchemaError as error:
+                if not layout.is_former:
+                    raise PlanError(f"{where}: {error}") from error
+                refusals[out.n_refusals].fingerprint = layout_fingerprint(layout.columns)
+                refusals[out.n_refusals].text = self._span(
+                    describe_difference(layout.columns, schema.columns).encode()
+                )
+                out.n_refusals += 1
+                continue
+            self._owners.append(gather)
+            gathers[out.n_gathers] = gather.table
+            out.n_gathers += 1
+        out.gathers = gathers
+        out.refusals = refusals
+        return 0
+
+    cdef int _compile_groups(self, arm_t* out, str where, Schema schema) except -1:
+        """Map every record layout that the plan's schemas declare, and find the batch tables."""
+        cdef RecordGather gather
+        cdef BatchTable table
+        cdef arm_group_t* groups
+        cdef record_layout_t* layouts
+        groups = <arm_group_t*> self._own(len(schema.groups) * sizeof(arm_group_t))
+        for index, group in enumerate(schema.groups):
+            known = self._record_columns[group.name]
+            layouts = <record_layout_t*> self._own(len(known) * sizeof(record_layout_t))
+            groups[index].group = &schema.table.groups[index]
+            # The arm's own first: it is what most records are.
+            for columns in sorted(known, key=lambda columns: columns != group.columns):
+                try:
+                    gather = RecordGather(schema, index, columns)
+                except SchemaError as error:
+                    raise PlanError(f"{where}: {error}") from error
+                self._owners.append(gather)
+                layouts[groups[index].n_layouts] = gather.table
+                groups[index].n_layouts += 1
+            groups[index].layouts = layouts
+            table = self.batch.get(group.name) if group.batch else None
+            if table is not None:
+                self._owners.append(table)
+                groups[index].batch = &table.table
+        out.n_groups = len(schema.groups)
+        out.groups = groups
+        return 0
+
+
+class _Layout(NamedTuple):
+    columns: tuple
+    is_former: bool
+
+
+def _layouts(model):
+    """Every layout that requests for a model may use, each once; those that serve first."""
+    known = {}
+    for arm in model.arms:
+        known[arm.schema.columns] = False
+        if arm.schema.groups:
+            known[arm.schema.request_columns] = False
+    for columns in model.layouts:
+        known[tuple(columns)] = False
+    for columns in model.former_layouts:
+        known.setdefault(tuple(columns), True)
+    # A schema whose features are all stored has a request layout without columns.
+    return [_Layout(columns, is_former) for columns, is_former in known.items() if columns]
+
+
+def _record_columns(models):
+    """Every record layout of every group, by group: all models share the records."""
+    known = {}
+    for model in models:
+        for arm in model.arms:
+            for group in arm.schema.groups:
+                layouts = known.setdefault(group.name, [])
+                if group.columns not in layouts:
+                    layouts.append(group.columns)
+    return known
 
 
 def _check_vocabularies(model):
@@ -354,7 +454,13 @@ cdef class PlanBoard:
 
     cdef bint _is_held(self, Plan plan):
         cdef int i
+        cdef int j
+        cdef void* table = <void*> &plan.table
         for i in range(MAX_LOOPS):
-            if load_pointer(&self.board.hazards[i].plan, __ATOMIC_SEQ_CST) == <void*> &plan.table:
+            if load_pointer(&self.board.hazards[i].plan, __ATOMIC_SEQ_CST) == table:
                 return True
+            # After the slot: a row's hold is written before its thread clears it.
+            for j in range(MAX_HELD):
+                if load_pointer(&self.board.hazards[i].held[j], __ATOMIC_SEQ_CST) == table:
+                    return True
         return False

@@ -239,6 +239,11 @@ cdef inline uint8_t* put_uint(uint8_t* at, uint32_t field, uint64_t value) noexc
     return put_varint(put_tag(at, field, WIRE_VARINT), value)
 
 
+# Of a field with presence: written though it is 0.
+cdef inline uint8_t* put_present(uint8_t* at, uint32_t field, uint64_t value) noexcept nogil:
+    return put_varint(put_tag(at, field, WIRE_VARINT), value)
+
+
 # Written unless all bits are zero: -0.0 is not the default.
 cdef inline uint8_t* put_double(uint8_t* at, uint32_t field, double value) noexcept nogil:
     cdef uint64_t bits

@@ -16,18 +16,22 @@ from fastpath._types cimport (
     STATUS_UNAVAILABLE,
     call_t,
     span_t,
+    watcher_t,
 )
 from fastpath.c.atomic cimport __ATOMIC_RELAXED, load_i32
 from fastpath.engine cimport (
     Engine,
+    engine_attach,
+    engine_detach,
     engine_enter,
     engine_flush,
     engine_leave,
     engine_score,
-    engine_t,
+    engine_wake_ns,
 )
 from fastpath.plan cimport find_model, plan_model_t
 from fastpath.protobuf cimport MAX_DEPTH, WIRE_BYTES, is_utf8, read_span, read_tag, skip_value
+from fastpath.rows cimport engine_t
 from fastpath.service cimport Service
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
@@ -149,6 +153,18 @@ cdef void _leave(void* context) noexcept nogil:
     engine_leave(<engine_t*> context)
 
 
+cdef int64_t _wake_ns(void* context) noexcept nogil:
+    return engine_wake_ns(<engine_t*> context)
+
+
+cdef void _attach(void* context, const watcher_t* watcher, int64_t now_ns) noexcept nogil:
+    engine_attach(<engine_t*> context, watcher, now_ns)
+
+
+cdef void _detach(void* context) noexcept nogil:
+    engine_detach(<engine_t*> context)
+
+
 cdef class ScoringService(Service):
     """What one loop of the fast door serves.
 
@@ -158,15 +174,22 @@ cdef class ScoringService(Service):
     metrics : Metrics
     thread : int
         Index of the loop.
+    store : OnlineStore, optional
+        Online records, of this loop alone; None: there are none.
     """
 
     cdef readonly Engine engine
 
-    def __cinit__(self, board, metrics, int thread):
-        self.engine = Engine(board, metrics, thread)
+    def __cinit__(self, board, metrics, int thread, store=None):
+        self.engine = Engine(board, metrics, thread, store=store)
         self.table.context = self.engine.engine
         self.table.find_method = _find_method
         self.table.on_call = _on_call
         self.table.flush = _flush
         self.table.enter = _enter
         self.table.leave = _leave
+        if store is not None:
+            # Without one no row ever waits, and the loop need not ask.
+            self.table.wake_ns = _wake_ns
+            self.table.attach = _attach
+            self.table.detach = _detach

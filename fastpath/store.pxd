@@ -20,6 +20,7 @@ cdef struct read_t:
 # A table of online records, as one loop thread sees it. All functions run on that thread.
 ctypedef struct store_t:
     void* impl
+    int32_t may_wait             # 0: `get` never returns PENDING, and its `read` may be NULL
     # Looks up the record under "group:id". Returns an outcome_t:
     #   OUTCOME_HIT       `out` is the record; valid until `leave`
     #   OUTCOME_PENDING   `read.done` will be called, unless the read is abandoned

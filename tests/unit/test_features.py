@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.errors import RequestError
-from fastpath.features import resolve_request
+from fastpath.features import resolve_message
 from fastpath.schema import FeatureSpec, Gather, Schema
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
@@ -27,7 +27,7 @@ SPECS = (
     FeatureSpec("country", "categorical", default=2.0, vocabulary=VOCABULARY),
     FeatureSpec("free", "numeric"),
     FeatureSpec("age", "numeric", required=True, minimum=0.0),
-    FeatureSpec("known", "boolean", required=True, source="customer"),
+    FeatureSpec("known", "boolean", required=True),
 )
 
 # Values that stand on the edges of the rules, as well as any others.
@@ -89,14 +89,14 @@ def check(
         # Of several mistyped features any may be named: a map has no order.
         names = "|".join(spec.name for spec, verdict in pairs if verdict == "mistyped")
         with pytest.raises(RequestError, match=f'feature "({names})" is .*, but the request holds'):
-            resolve_request(schema, gather, data)
+            resolve_message(schema, gather, data)
         return
     lacking = [s.name for s, v in pairs if isinstance(v, str) and s.required]
     if lacking:
         with pytest.raises(RequestError, match=f'feature "{lacking[0]}" is required'):
-            resolve_request(schema, gather, data)
+            resolve_message(schema, gather, data)
         return
-    got = resolve_request(schema, gather, data)
+    got = resolve_message(schema, gather, data)
     row = [float32(s.default) if isinstance(v, str) else v for s, v in pairs]
     assert got["row"].tobytes() == np.array(row, dtype=np.float32).tobytes()
     sources = [DEFAULT if isinstance(v, str) else REQUEST for v in verdicts]
@@ -185,15 +185,15 @@ def test_a_full_schema() -> None:
     schema = Schema([FeatureSpec(f"f{i}", "numeric") for i in range(1024)])
     gather = Gather(schema, schema.columns)
     values = [float(i) for i in range(1024)]
-    got = resolve_request(schema, gather, dense(values).SerializeToString())
+    got = resolve_message(schema, gather, dense(values).SerializeToString())
     assert got["row"].tolist() == values
     with pytest.raises(RequestError, match="holds 1025 values, its layout has 1024 columns"):
-        resolve_request(schema, gather, dense([*values, 0.0]).SerializeToString())
+        resolve_message(schema, gather, dense([*values, 0.0]).SerializeToString())
 
 
 def test_no_features_at_all() -> None:
     schema = Schema(SPECS[:4])
-    got = resolve_request(schema, None, b"")
+    got = resolve_message(schema, None, b"")
     assert got["n_missing"]["absent"] == 4
     assert got["row"][:3].tolist() == [-1.0, 1.0, 2.0]
     assert np.isnan(got["row"][3])
@@ -203,7 +203,7 @@ def test_no_features_at_all() -> None:
 def test_the_number_of_values_must_fit(n: int) -> None:
     schema = Schema(SPECS[:2])
     with pytest.raises(RequestError, match=f"holds {n} values, its layout has 2 columns"):
-        resolve_request(
+        resolve_message(
             schema, Gather(schema, schema.columns), dense([1.0] * n).SerializeToString()
         )
 
@@ -212,7 +212,7 @@ def test_an_unknown_layout() -> None:
     message = dense([1.0])
     message.dense.layout = 0xABC
     with pytest.raises(RequestError, match="layout 0x0000000000000abc is not one"):
-        resolve_request(Schema(SPECS[:1]), None, message.SerializeToString())
+        resolve_message(Schema(SPECS[:1]), None, message.SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -236,17 +236,17 @@ def test_an_unknown_layout() -> None:
 )
 def test_errors_name_the_feature(values: dict[str, Any], text: str) -> None:
     with pytest.raises(RequestError, match=text):
-        resolve_request(Schema(SPECS), None, named(values).SerializeToString())
+        resolve_message(Schema(SPECS), None, named(values).SerializeToString())
 
 
 def test_a_required_categorical_must_be_in_its_vocabulary() -> None:
     schema = Schema([FeatureSpec("c", "categorical", required=True, vocabulary=("a",))])
     with pytest.raises(RequestError, match='"c" is required, but its value is not in its voc'):
-        resolve_request(schema, None, named({"c": "b"}).SerializeToString())
+        resolve_message(schema, None, named({"c": "b"}).SerializeToString())
 
 
 def test_a_gather_of_another_schema_is_refused() -> None:
     schema = Schema(SPECS)
     other = Schema(SPECS)
     with pytest.raises(ValueError, match="another schema"):
-        resolve_request(schema, Gather(other, other.columns), b"")
+        resolve_message(schema, Gather(other, other.columns), b"")

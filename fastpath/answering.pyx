@@ -1,0 +1,164 @@
+"""Rows that are ready: scored by their arm, decided, encoded, answered.
+
+Rules: each arm scores its share of the batch once; no score depends on its batch-mates. A raw score of
+NaN is never decided on: comparing it would silently mean "below every threshold". Work whose deadline
+has passed, or whose caller went away, was dropped before (see `engine`).
+"""
+
+from fastpath._types cimport (
+    LINK_LOGIT,
+    N_SOURCES,
+    SOURCE_BATCH,
+    SOURCE_DEFAULT,
+    SOURCE_ONLINE,
+    SOURCE_REQUEST,
+    STATUS_FAILED_PRECONDITION,
+    STATUS_INTERNAL,
+    STATUS_OK,
+    call_t,
+    error_t,
+)
+from fastpath.answer cimport encode_response, response_bound, response_t
+from fastpath.c.clock cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from fastpath.metrics cimport add, observe_duration, slot_t
+from fastpath.plan cimport arm_t
+from fastpath.rows cimport engine_t, row_t
+from fastpath.wire cimport OPTION_PROVENANCE, OPTION_TIMINGS
+
+from libc.math cimport exp
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport realloc
+from libc.string cimport memset, strlen
+
+
+cdef int64_t clock_ns(const engine_t* engine, int64_t now_ns) noexcept nogil:
+    cdef timespec moment
+    if engine.has_fixed_clock:
+        return now_ns
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+cdef void fail_call(
+    engine_t* engine, call_t* call, int32_t status, const char* text
+) noexcept nogil:
+    add(&engine.shard.errors[status], 1)
+    call.complete(call, status, NULL, 0, text, strlen(text))
+
+
+cdef void score_batch(
+    engine_t* engine, const arm_t* arm, int32_t n_members, int64_t now_ns
+) noexcept nogil:
+    cdef slot_t* slot = &engine.shard.slots[arm.slot]
+    cdef row_t* row
+    cdef error_t error
+    cdef int32_t i, status, source
+    cdef int64_t scored_ns, end_ns
+    cdef uint64_t n_answered = 0
+    status = arm.model.score_rows(
+        arm.model.impl, engine.thread, <const float* const*> engine.pointers, n_members,
+        engine.raw,
+    )
+    add(&engine.shard.batches, 1)
+    add(&engine.shard.batch_rows, n_members)
+    scored_ns = clock_ns(engine, now_ns)
+    if status != 0:
+        snprintf(
+            error.text, sizeof(error.text), b"model %.*s failed to score (engine code %d)",
+            <int> arm.title.size, <const char*> arm.title.data, <int> status,
+        )
+        for i in range(n_members):
+            fail_call(engine, engine.batch[engine.members[i]].call, STATUS_INTERNAL, error.text)
+        return
+    for i in range(n_members):
+        row = engine.batch[engine.members[i]]
+        if engine.raw[i] != engine.raw[i]:
+            snprintf(
+                error.text, sizeof(error.text),
+                b"model %.*s scored this row as NaN: a feature is missing, its default is NaN, "
+                b"and the model does not take NaN; give the feature or set a default in the bundle",
+                <int> arm.title.size, <const char*> arm.title.data,
+            )
+            fail_call(engine, row.call, STATUS_FAILED_PRECONDITION, error.text)
+            engine.members[i] = -1
+            continue
+        for source in range(N_SOURCES):
+            if row.resolved.n_by_source[source] != 0:
+                add(&slot.features_by_source[source], row.resolved.n_by_source[source])
+        n_answered += 1
+        if row.resolved.degraded:
+            add(&slot.degraded, 1)
+        _answer(engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - now_ns), scored_ns)
+    add(&slot.predictions, n_answered)
+    end_ns = clock_ns(engine, now_ns)
+    for i in range(n_members):
+        if engine.members[i] >= 0:
+            observe_duration(slot, end_ns - engine.batch[engine.members[i]].call_arrival_ns)
+
+
+cdef double _score_of(const arm_t* arm, float raw) noexcept nogil:
+    cdef double odds_against
+    if arm.link == LINK_LOGIT:
+        return 1.0 / (1.0 + exp(-(<double> raw + arm.prior_shift)))
+    if arm.prior_shift == 0.0 or raw <= 0.0 or raw >= 1.0:
+        return raw
+    odds_against = (1.0 - <double> raw) / <double> raw * exp(-arm.prior_shift)
+    return 1.0 / (1.0 + odds_against)
+
+
+cdef void _answer(
+    engine_t* engine, slot_t* slot, row_t* row, float raw, uint64_t score_ns, int64_t scored_ns
+) noexcept nogil:
+    cdef const arm_t* arm = row.arm
+    cdef response_t response
+    cdef int32_t reached = 0
+    cdef size_t bound
+    cdef uint8_t* grown
+    memset(&response, 0, sizeof(response_t))
+    while reached < arm.n_thresholds and raw >= arm.cuts[reached]:
+        reached += 1
+    add(&slot.decisions[reached], 1)
+    response.request_id.data = row.request_id
+    response.request_id.size = row.n_request_id
+    response.raw_score = raw
+    response.score = _score_of(arm, raw)
+    response.decision = arm.decisions[reached]
+    if reached > 0:
+        response.has_threshold = 1
+        response.threshold = arm.cuts[reached - 1]
+    response.bucket = row.bucket
+    response.unsticky = row.unsticky
+    response.degraded = row.resolved.degraded
+    response.decision_propensity = 1.0
+    response.n_request = row.resolved.n_by_source[<int> SOURCE_REQUEST]
+    response.n_online = row.resolved.n_by_source[<int> SOURCE_ONLINE]
+    response.n_batch = row.resolved.n_by_source[<int> SOURCE_BATCH]
+    response.n_default = row.resolved.n_by_source[<int> SOURCE_DEFAULT]
+    response.arm = arm.encoded
+    if row.options & OPTION_PROVENANCE:
+        response.provenance = row.resolved.sources
+        response.n_provenance = arm.schema.n_features
+        if row.has_reads:
+            response.n_reads = arm.n_groups
+            response.groups = arm.groups
+            response.reads = row.reads
+    if row.options & OPTION_TIMINGS:
+        response.has_timings = 1
+        response.parse_ns = row.parse_ns
+        response.features_ns = row.features_ns
+        response.score_ns = score_ns
+        response.total_ns = <uint64_t> (scored_ns - row.call.arrival_ns)
+    bound = response_bound(&response)
+    if bound > engine.out_bytes:
+        # Names of an extraordinary length: once per plan at most, not steady state.
+        grown = <uint8_t*> realloc(engine.out, bound)
+        if grown is NULL:
+            fail_call(engine, row.call, STATUS_INTERNAL, b"out of memory for the answer")
+            return
+        engine.out = grown
+        engine.out_bytes = bound
+    row.call_arrival_ns = row.call.arrival_ns
+    row.call.complete(
+        row.call, STATUS_OK, engine.out, encode_response(&response, engine.out), NULL, 0
+    )
