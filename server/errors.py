@@ -38,3 +38,7 @@ class StartError(ScoregateError):
 
 class CallError(ScoregateError):
     """A call to a running server failed: it is not there, or it answered with an error."""
+
+
+class FeatureStoreError(ScoregateError):
+    """A store of features refused, or was not there; the message says how far we got."""
