@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from server.bundle.manifest import Manifest, Threshold
 from server.bundle.report import PruningReport, QuantizationReport
-from server.bundle.schema import SchemaFile
-
-NONE = "–"
-PIPE_COLUMNS = 120
-
-
-def stdout_console() -> Console:
-    """Return a console on standard output; a file or pipe gets lines of 120 columns."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+from server.bundle.schema import SchemaFile, compile_schema
+from server.bundle.schema_tables import schema_tables
+from server.bundle.tables import NONE, make_table
 
 
 def format_bytes(n: int | None) -> str:
@@ -47,29 +38,12 @@ def _number(value: float | None, digits: int = 4) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        show_header=any(columns),
-    )
-    for index, column in enumerate(columns):
-        # Names left, figures right; a list of pairs without headings is text.
-        text = index == 0 or not any(columns)
-        table.add_column(Text(column), justify="left" if text else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
 def print_report(console: Console, report: QuantizationReport) -> None:
     """Print what an export measured."""
     before, after = report.quality_before, report.quality_after
     sizes, times = report.sizes, report.times
     console.print(
-        _table(
+        make_table(
             f"{report.estimator} on {report.n_rows:,} validation rows",
             ["", "scikit-learn", "bundle"],
             [
@@ -100,7 +74,7 @@ def print_report(console: Console, report: QuantizationReport) -> None:
     )
     for item in report.pruning:
         console.print(_pruning_table(item))
-    console.print(_table("Fidelity", ["", ""], _fidelity(report)))
+    console.print(make_table("Fidelity", ["", ""], _fidelity(report)))
     for note in report.notes:
         console.print(Text(f"note: {note}"))
 
@@ -135,7 +109,7 @@ def _fidelity(report: QuantizationReport) -> list[tuple[str, str]]:
 def _pruning_table(item: PruningReport) -> Table:
     before, after = item.quality_before, item.quality_after
     title = f"Fewer {item.kind}: {item.before:,} to {item.after:,}"
-    return _table(
+    return make_table(
         f"{title} ({item.note})" if item.note else title,
         ["", "before", "after"],
         [
@@ -171,9 +145,9 @@ def print_bundle(
         First lines, in order.
     """
     title = f"{manifest.name} {manifest.version}"
-    console.print(_table(title, ["", ""], header))
+    console.print(make_table(title, ["", ""], header))
     console.print(
-        _table(
+        make_table(
             "Files",
             ["name", "size", "SHA-256", "state"],
             [
@@ -183,34 +157,14 @@ def print_bundle(
         )
     )
     if schema is not None:
-        console.print(_schema_table(schema))
+        for table in schema_tables(compile_schema(schema)):
+            console.print(table)
     console.print(_thresholds_table(manifest.thresholds, manifest.default_decision))
     print_report(console, manifest.quantization)
 
 
-def _schema_table(schema: SchemaFile) -> Table:
-    def bounds(low: float | None, high: float | None) -> str:
-        if low is None and high is None:
-            return NONE
-        return f"{-math.inf if low is None else low:g} … {math.inf if high is None else high:g}"
-
-    return _table(
-        "Features",
-        ["name", "type", "source", "default", "range", "required"],
-        [
-            (
-                feature.name,
-                feature.type,
-                feature.source,
-                "nan" if feature.default is None else f"{feature.default:g}",
-                bounds(feature.minimum, feature.maximum),
-                "yes" if feature.required else "no",
-            )
-            for feature in schema.features
-        ],
-    )
-
-
 def _thresholds_table(thresholds: Sequence[Threshold], default: str) -> Table:
     rows = [(t.name, f"{t.score:g}", f"{t.raw_score:.9g}") for t in thresholds]
-    return _table("Decisions", ["decision", "score", "raw score"], [(default, "else", ""), *rows])
+    return make_table(
+        "Decisions", ["decision", "score", "raw score"], [(default, "else", ""), *rows]
+    )

@@ -22,6 +22,7 @@ from server.errors import ScoregateError
 COMMANDS = {
     "export": ("server.cli.export", "export", "Turn a scikit-learn model into a bundle."),
     "inspect": ("server.cli.inspect", "inspect", "Show what a bundle holds, and verify it."),
+    "schema": ("server.cli.schema", "schema", "Check or show the features of a model."),
     "serve": ("server.cli.serve", "serve", "Serve a model repository."),
     "score": ("server.cli.score", "score", "Score one request: a first call without code."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),

@@ -127,7 +127,8 @@ def export(
     models that you trust. Bundles themselves hold no code.
     """
     from server.bundle import check_vacant
-    from server.bundle.render import print_report, stdout_console
+    from server.bundle.render import print_report
+    from server.bundle.tables import stdout_console
     from server.export import ExportOptions, export_model
     from server.export.frame import feature_names, fingerprint, take_column
     from server.export.options import FeatureFile, read_feature_file

@@ -30,8 +30,9 @@ def inspect(bundle: Path, as_json: bool, verify: bool) -> None:
 
     from server.bundle.manifest import MANIFEST, SCHEMA, encode
     from server.bundle.reader import file_states, read_manifest
-    from server.bundle.render import format_bytes, print_bundle, stdout_console
+    from server.bundle.render import format_bytes, print_bundle
     from server.bundle.schema import decode_schema
+    from server.bundle.tables import stdout_console
 
     manifest, raw = read_manifest(bundle)
     states = file_states(bundle, manifest) if verify else {}
