@@ -26,7 +26,7 @@ USERS = {
         *("answers", "handover", "http2", "loop", "reactor", "sans_io"),  # fastpath
         *("arena", "check", "client", "driver", "generator", "links", "tally"),  # bench
     ),
-    "lmdb": ("batch_lmdb", "store_lmdb", "bare_gets"),
+    "lmdb": ("batch_lmdb", "lmdb_map", "store_lmdb", "bare_gets"),
     "hiredis": ("bare_gets",),
     "openssl": (),
 }

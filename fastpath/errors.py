@@ -40,6 +40,10 @@ class ListenError(FastpathError, OSError):
         return self.strerror or super().__str__()
 
 
+class StoreError(FastpathError):
+    """A store of features cannot be opened or used: missing, damaged, or of another format."""
+
+
 class LoopError(FastpathError):
     """A loop is not running, or was asked for something that it cannot do in its state."""
 

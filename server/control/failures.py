@@ -38,6 +38,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     fastpath_errors.RuntimeLibraryError: Code.FAILED_PRECONDITION,
     fastpath_errors.ListenError: Code.UNAVAILABLE,
     fastpath_errors.LoopError: Code.UNAVAILABLE,
+    fastpath_errors.StoreError: Code.FAILED_PRECONDITION,
 }
 CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in Code}
 
