@@ -26,7 +26,7 @@ What it does not do: timers of connections finer than its tick (a second; a tent
 lingering). A tick goes round the connections a few at a time, between the loop's other work.
 """
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
@@ -226,6 +226,9 @@ cdef void accept_some(loop_t* loop, listener_t* listener) noexcept nogil:
                 # Let connections end first; the tick looks again.
                 listener.is_watched = 0
                 watch(loop, listener.fd, listener, 0, EPOLL_CTL_MOD)
+            elif errno == EINVAL:
+                # Shut down by the group, which has more to do before it tells us to drain.
+                watch(loop, listener.fd, listener, 0, EPOLL_CTL_DEL)
             return
 
 

@@ -19,6 +19,8 @@ import click
               help="Loop threads.")  # fmt: skip
 @click.option("--spin-us", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
               help="Poll that long before a loop blocks.")  # fmt: skip
+@click.option("--delay-us", type=click.IntRange(0, 60_000_000), default=0, show_default=True,
+              help="Hold each answer that long, as an upstream would.")  # fmt: skip
 @click.option("--ready-file", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the address there, as JSON, once it listens.")  # fmt: skip
 def echo(
@@ -27,6 +29,7 @@ def echo(
     unix_socket: Path | None,
     loops: int,
     spin_us: int,
+    delay_us: int,
     ready_file: Path | None,
 ) -> None:
     """Answer /scoregate.bench.Echo/Echo with the request's own bytes until SIGTERM or Ctrl-C.
@@ -39,7 +42,7 @@ def echo(
 
     ended = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ended)
-    group = LoopGroup([EchoService() for _ in range(loops)], spin_us=spin_us)
+    group = LoopGroup([EchoService(delay_us) for _ in range(loops)], spin_us=spin_us)
     bound = group.listen(host, port)
     addresses = {"fast": f"{host}:{bound}"}
     if unix_socket is not None:
