@@ -1,8 +1,8 @@
 """Rows that are ready: scored by their arm, decided, encoded, answered.
 
-Rules: each arm scores its share of the batch once; no score depends on its batch-mates. A raw score of
-NaN is never decided on: comparing it would silently mean "below every threshold". Work whose deadline
-has passed, or whose caller went away, was dropped before (see `engine`).
+Rules: each arm scores its share of the batch once; no score depends on its batch-mates. A raw
+score of NaN is never decided on: comparing it would silently mean "below every threshold". Work
+whose deadline has passed, or whose caller went away, was dropped before (see `engine`).
 """
 
 from fastpath._types cimport (

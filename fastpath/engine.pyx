@@ -13,8 +13,8 @@ Rules
 * Time is a parameter. The engine reads a clock only for what it measures itself (the duration
   histogram, stage timings, the time inside a request id of ours), and none with a fixed clock.
 
-How it works: `features` and `stored` fill a row source by source, `reading` asks the stores, `waiting`
-keeps the rows that wait, `answering` scores and encodes what is ready.
+How it works: `features` and `stored` fill a row source by source, `reading` asks the stores,
+`waiting` keeps the rows that wait, `answering` scores and encodes what is ready.
 """
 
 import os
@@ -476,8 +476,8 @@ cdef class Engine:
     def answer(self, messages, *, int64_t now_ns, flush_ns=None, deadlines_ns=None, cancelled=()):
         """Answer Score messages as a loop would that has nothing else to do.
 
-        All messages arrive in one iteration. Where rows wait for a store, further iterations follow,
-        each at the moment that the engine asks for.
+        All messages arrive in one iteration. Where rows wait for a store, further iterations
+        follow, each at the moment that the engine asks for.
 
         Parameters
         ----------

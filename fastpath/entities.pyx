@@ -1,7 +1,8 @@
 """Which of a request's entities is meant: for routing, and for reading stored features.
 
-Rules: an entity without an id is nobody. Where several fit, it is the smallest by role, then id, both
-compared as bytes: a total order, so that the order in which a caller lists them does not matter.
+Rules: an entity without an id is nobody. Where several fit, it is the smallest by role, then id,
+both compared as bytes: a total order, so that the order in which a caller lists them does not
+matter.
 """
 
 from libc.stdint cimport int32_t

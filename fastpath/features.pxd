@@ -40,8 +40,8 @@ cdef int32_t resolve_request(
     const schema_t* schema, const gather_t* gather, const request_t* request,
     resolved_t* out, error_t* error
 ) noexcept nogil
-# Last pass: defaults for what is still VACANT, then the schema's limits. Adds to `fallbacks`. Returns
-# 0, or -1 with `error` set (a missing required feature; more fallbacks than are allowed).
+# Last pass: defaults for what is still VACANT, then the schema's limits. Adds to `fallbacks`.
+# Returns 0, or -1 with `error` set (a missing required feature; too many fallbacks).
 cdef int32_t resolve_rest(
     const schema_t* schema, resolved_t* out, fallbacks_t* fallbacks, error_t* error
 ) noexcept nogil

@@ -1,12 +1,12 @@
 """From a request to the model's row: every feature from the first source that has a value.
 
 Rules: the order is request, online record, batch record, then the schema's default. A value of the
-request counts as missing when it is absent, null (NaN), infinite, outside its range (a boolean: not
-0 or 1) or unseen (a categorical: not a code, or a text outside the vocabulary); the kinds are counted
-apart. Numbers become float32, rounded to nearest, before any rule is applied. A finite number outside
-its range is clipped or refused instead where the schema says so. A required feature that no source
-has is the caller's error, and so are a wrong number of values, a name that the schema does not have,
-and a value of another kind than the feature's type.
+request counts as missing when it is absent, null (NaN), infinite, outside its range (a boolean:
+not 0 or 1) or unseen (a categorical: not a code, or a text outside the vocabulary); the kinds are
+counted apart. Numbers become float32, rounded to nearest, before any rule is applied. A finite
+number outside its range is clipped or refused instead where the schema says so. A required feature
+that no source has is the caller's error, and so are a wrong number of values, a name that the
+schema does not have, and a value of another kind than the feature's type.
 
 A value *falls back* when it comes from a default, or from a batch record of a group that has online
 records. The schema may bound how many, or which, may do so: past it the answer is marked degraded,

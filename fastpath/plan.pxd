@@ -92,9 +92,9 @@ cdef class PlanBoard:
 cdef const plan_t* pin(board_t* board, int thread) noexcept nogil
 # End of an iteration: the thread holds no pointer into any plan.
 cdef void unpin(board_t* board, int thread) noexcept nogil
-# Holding a plan past the iteration, for rows that wait. `find_hold` returns the place of this plan among
-# the thread's held ones, or a free one, or -1: too many plans are held. The caller counts its rows:
-# `hold` before the first, while the plan is pinned; `unhold` after the last.
+# Holding a plan past the iteration, for rows that wait. `find_hold` returns the place of this plan
+# among the thread's held ones, or a free one, or -1: too many are held. The caller counts its
+# rows: `hold` before the first, while the plan is pinned; `unhold` after the last.
 cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil
 cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil
 cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil

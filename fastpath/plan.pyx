@@ -5,8 +5,8 @@ Rules
 * A plan is built off to the side from loaded models, compiled schemas, thresholds and bucket
   tables; a plan that cannot be built raises, and what serves is untouched.
 * Publishing is one pointer store. A loop reads the pointer at the start of an iteration and holds
-  the plan until the iteration ends; all rows that arrive in an iteration see one plan. A row that waits
-  for a store keeps its plan until it is answered.
+  the plan until the iteration ends; all rows that arrive in an iteration see one plan. A row that
+  waits for a store keeps its plan until it is answered.
 * A replaced plan is freed when no loop and no waiting row holds it any more.
 * A plan names its batch tables: a new generation of one is a new plan.
 
@@ -14,8 +14,8 @@ How reclamation works: hazard pointers (Michael, "Hazard Pointers: Safe Memory R
 Lock-Free Objects", 2004). A loop writes the plan that it is about to use into its own slot and
 then checks that it is still the published one; a publisher swaps the pointer and then looks at all
 slots. With sequential consistency one of the two sees the other. Plans of waiting rows stand in a
-second, small list of the thread, written before the slot is cleared and therefore read after it. A loop
-that sleeps holds nothing else, so nobody has to be woken for a plan to be freed.
+second, small list of the thread, written before the slot is cleared and therefore read after it. A
+loop that sleeps holds nothing else, so nobody has to be woken for a plan to be freed.
 
 What it does not do: load models, decide weights, or keep history. That is the control plane's.
 """
@@ -82,7 +82,7 @@ class PlanModel(NamedTuple):
     routing_entity: str = ""
     description: bytes = b""         # an encoded GetModelResponse
     layouts: tuple = ()              # further layouts to accept: tuples of (name, type)
-    former_layouts: tuple = ()       # the same, of versions that do not serve: accepted where they can be
+    former_layouts: tuple = ()       # of versions that do not serve: accepted where they can be
 
 
 cdef const plan_t* pin(board_t* board, int thread) noexcept nogil:
@@ -269,7 +269,6 @@ cdef class Plan:
         out.cuts = cuts
         out.decisions = decisions
         return 0
-
 
     cdef int _compile_gathers(self, arm_t* out, str where, Schema schema, layouts) except -1:
         """Map every layout by name; a former one that does not fit becomes a refusal in words."""

@@ -1,11 +1,13 @@
 """Reading a row's stored features: which groups, under which key, with how much time.
 
-Rules: a group is read only where the request left one of its features vacant. The online table comes
-first, then, for what it did not have, the batch table. A read may take its group's budget, and never
-so long that the answer would miss the call's deadline: a millisecond, or half of what is left, is kept
-for scoring and for the way back. A call with no time left is not made to wait at all.
+Rules: a group is read only where the request left one of its features vacant. The online table
+comes first, then, for what it did not have, the batch table. A read may take its group's budget,
+and never so long that the answer would miss the call's deadline: a millisecond, or half of what is
+left, is kept for scoring and for the way back. A call with no time left is not made to wait at
+all.
 
-A store that answers at once is timed for one read in 64 only: the clock would cost as much as the read.
+A store that answers at once is timed for one read in 64 only: the clock would cost as much as the
+read.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
@@ -14,7 +16,6 @@ from libc.string cimport memcpy
 from fastpath._types cimport (
     MAX_KEY_BYTES,
     OUTCOME_BUSY,
-    OUTCOME_HIT,
     OUTCOME_NOT_READ,
     OUTCOME_NO_ENTITY,
     OUTCOME_PENDING,

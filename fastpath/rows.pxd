@@ -86,7 +86,7 @@ cdef struct engine_t:
     int32_t n_waiting
     int32_t n_made               # waiting rows that have memory
     int32_t[MAX_HELD] held_counts
-    waiting_t* heap[MAX_WAITING] # by deadline_ns, the earliest first
+    waiting_t* heap[MAX_WAITING]  # by deadline_ns, the earliest first
     request_t request            # scratch: the request being taken
     fallbacks_t fallbacks        # scratch, zero between rows
     row_t* batch[MAX_BATCH]

@@ -3,8 +3,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from fastpath._types cimport span_t, watcher_t
 
 
-# One read of one record that was not answered at once. Owned by the caller (the engine), which keeps
-# it at one address until `done` was called or it called `abandon`.
+# One read of one record that was not answered at once. Owned by the caller (the engine), which
+# keeps it at one address until `done` was called or it called `abandon`.
 cdef struct read_t:
     # The end of the read; called by the store on the same thread, exactly once, never from within
     # `get` or `abandon`. `record` is the store's, valid during the call only.
@@ -34,7 +34,7 @@ ctypedef struct store_t:
     void (*enter)(void* impl) noexcept nogil
     void (*flush)(void* impl, int64_t now_ns) noexcept nogil
     void (*leave)(void* impl) noexcept nogil
-    # When `flush` is wanted although nothing arrives (reconnecting, hedging); INT64_MAX: at no time.
+    # When `flush` is wanted although nothing arrives (reconnecting, hedging); INT64_MAX: never.
     int64_t (*wake_ns)(void* impl) noexcept nogil
     # First and last thing on the loop's thread; NULL: nothing to watch.
     void (*attach)(void* impl, const watcher_t* watcher, int64_t now_ns) noexcept nogil

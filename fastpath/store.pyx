@@ -1,8 +1,9 @@
 """Where stored features come from, as the engine sees it: two interfaces, no code.
 
 `OnlineStore` is one loop thread's view of the online records; a read ends at once (an embedded
-store) or later (a store on the network). `BatchTable` is one immutable generation of one group's batch
-records, shared by all threads. The engine knows these interfaces and no store; a test can be one.
+store) or later (a store on the network). `BatchTable` is one immutable generation of one group's
+batch records, shared by all threads. The engine knows these interfaces and no store; a test can be
+one.
 """
 
 from fastpath._types cimport N_OUTCOMES

@@ -25,8 +25,8 @@ ctypedef struct group_read_t:
 
 # Whether any feature of the group still lacks a value.
 cdef bint lacks_any(const group_t* group, const uint8_t* sources) noexcept nogil
-# Writes "group:id" for the request's entity of the group's type: `key` has MAX_KEY_BYTES. Returns its
-# length, or 0: there is no such entity, or its id is empty or too long to be stored.
+# Writes "group:id" for the request's entity of the group's type: `key` has MAX_KEY_BYTES. Returns
+# its length, or 0: there is no such entity, or its id is empty or too long to be stored.
 cdef size_t record_key_of(
     const group_t* group, const request_t* request, uint8_t* key
 ) noexcept nogil

@@ -2,13 +2,13 @@
 
 Rules: a record fills features that the request left vacant, never others. Its values obey the
 feature's rules as the request's do, except that a value outside a range that *rejects* is only
-missing: the caller cannot mend a store. Ages count from the request's event time; a record from after
-that moment is as fresh as can be. An online record is judged feature by feature (time to live), a
-batch record as a whole (maximal age). A record of a layout that no loaded schema declares, or whose
-size does not fit its layout, is not read at all.
+missing: the caller cannot mend a store. Ages count from the request's event time; a record from
+after that moment is as fresh as can be. An online record is judged feature by feature (time to
+live), a batch record as a whole (maximal age). A record of a layout that no loaded schema
+declares, or whose size does not fit its layout, is not read at all.
 
-The key is the group's name, a colon, and the id of the request's entity of the group's type, and of its
-role where it names one.
+The key is the group's name, a colon, and the id of the request's entity of the group's type, and
+of its role where it names one.
 
 Does not read stores: the caller has the record's bytes.
 """

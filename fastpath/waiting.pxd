@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from fastpath.rows cimport engine_t, row_t, waiting_t
 
 
-# A waiting row with room for n_features values, still on the free list, whose reads may be given to a
-# store: it becomes a row's own by `park`. NULL: too many rows wait, or no memory.
+# A waiting row with room for n_features values, still on the free list, whose reads may be given to
+# a store: it becomes a row's own by `park`. NULL: too many rows wait, or no memory.
 cdef waiting_t* peek_waiting(engine_t* engine, int32_t n_features) noexcept nogil
 # Moves a row into the waiting row of the last peek, of whose reads `n_pending` are under way.
 cdef void park(engine_t* engine, row_t* row, int32_t n_pending, int64_t now_ns) noexcept nogil

@@ -2,18 +2,18 @@
 
 Rules
 -----
-* A row waits only when a store said PENDING, and never past its group's budget or its call's deadline:
-  each read has a deadline of its own, after which the store is told to forget it and the row goes on
-  with its batch record or its defaults.
-* A waiting row owns its values and holds its plan, whatever is published meanwhile; it gives both back
-  when it is answered.
+* A row waits only when a store said PENDING, and never past its group's budget or its call's
+  deadline: each read has a deadline of its own, after which the store is told to forget it and the
+  row goes on with its batch record or its defaults.
+* A waiting row owns its values and holds its plan, whatever is published meanwhile; it gives both
+  back when it is answered.
 * The number of waiting rows is bounded. A row that finds no place does not wait (BUSY).
 * Memory is made when the number of waiting rows first reaches a height, and kept: steady state
   allocates nothing.
 
-How it works: free rows are a list, rows that wait a binary heap by their earliest deadline, rows whose
-last read ended a queue that the engine empties at the end of the iteration. A read ends once: by the
-store (`_done`), or by time (`expire`).
+How it works: free rows are a list, rows that wait a binary heap by their earliest deadline, rows
+whose last read ended a queue that the engine empties at the end of the iteration. A read ends
+once: by the store (`_done`), or by time (`expire`).
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
