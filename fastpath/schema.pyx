@@ -299,6 +299,57 @@ cdef class Schema:
         """
         return tuple((spec.name, spec.type) for spec in self.specs if not spec.is_stored)
 
+    def compiled_groups(self):
+        """Return the compiled groups as plain values: for tests and tools.
+
+        Returns
+        -------
+        list of dict
+            `members` and `ttl_ms` side by side, `batch_max_age_ms`, `budget_ns`, `fingerprint`,
+            `has_online`, `has_batch`, and the three texts that a read needs.
+        """
+        cdef const group_t* group
+        cdef int32_t g
+        cdef int32_t i
+        found = []
+        for g in range(self.table.n_groups):
+            group = &self.table.groups[g]
+            found.append({
+                "key": (group.name.data[:group.name.size], group.entity.data[:group.entity.size],
+                        group.role.data[:group.role.size]),
+                "fingerprint": group.fingerprint,
+                "has_online": bool(group.has_online),
+                "has_batch": bool(group.has_batch),
+                "batch_max_age_ms": group.batch_max_age_ms,
+                "budget_ns": group.budget_ns,
+                "members": [group.members[i] for i in range(group.n_members)],
+                "ttl_ms": [group.ttl_ms[i] for i in range(group.n_members)],
+            })
+        return found
+
+    def compiled_rules(self):
+        """Return the compiled rules as plain values: for tests and tools.
+
+        Returns
+        -------
+        dict
+            Of every feature `group` and `on_range` (lists of int) and whether its fallback alone
+            `degrades` or `rejects` (lists of int); `degrade_over`, `reject_over`, `has_limits`,
+            `has_rules`.
+        """
+        cdef int32_t j
+        cdef int32_t n = self.table.n_features
+        return {
+            "group": [self.table.features[j].group for j in range(n)],
+            "on_range": [self.table.features[j].on_range for j in range(n)],
+            "degrades": [self.table.limits.degrades[j] for j in range(n)],
+            "rejects": [self.table.limits.rejects[j] for j in range(n)],
+            "degrade_over": self.table.limits.degrade_over,
+            "reject_over": self.table.limits.reject_over,
+            "has_limits": bool(self.table.has_limits),
+            "has_rules": bool(self.table.has_rules),
+        }
+
     def index(self, str name not None):
         """Return the index of a feature, or -1: the serving path's own look-up."""
         cdef bytes text = name.encode()

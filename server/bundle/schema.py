@@ -80,7 +80,7 @@ class SchemaFile(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     features: Annotated[list[FeatureEntry], msgspec.Meta(min_length=1, max_length=1024)]
     groups: list[GroupEntry] = []
-    fallback: FallbackEntry = msgspec.field(default_factory=FallbackEntry)
+    fallback: FallbackEntry | None = None  # null: nothing is degraded, nothing refused
 
 
 def decode_schema(data: bytes, where: str) -> SchemaFile:
@@ -181,7 +181,8 @@ def group_entry(group: GroupSpec) -> GroupEntry:
 
 def fallback_limits(schema: SchemaFile) -> FallbackLimits:
     """Return the limits as `fastpath.schema.Schema` takes them."""
-    degrade, reject = schema.fallback.degrade, schema.fallback.reject
+    entry = schema.fallback or FallbackEntry()
+    degrade, reject = entry.degrade, entry.reject
     return FallbackLimits(
         degrade_over=degrade.more_than,
         degrade_features=tuple(degrade.features),
@@ -190,8 +191,10 @@ def fallback_limits(schema: SchemaFile) -> FallbackLimits:
     )
 
 
-def fallback_entry(limits: FallbackLimits) -> FallbackEntry:
-    """Return limits as `schema.json` has them."""
+def fallback_entry(limits: FallbackLimits) -> FallbackEntry | None:
+    """Return limits as `schema.json` has them; None where nothing is limited."""
+    if limits == FallbackLimits():
+        return None
     return FallbackEntry(
         degrade=LimitEntry(more_than=limits.degrade_over, features=list(limits.degrade_features)),
         reject=LimitEntry(more_than=limits.reject_over, features=list(limits.reject_features)),
@@ -208,7 +211,7 @@ def requirements(schema: SchemaFile) -> list[str]:
         words.append(FEATURE_GROUPS)
     if any(feature.on_range != "missing" for feature in schema.features):
         words.append(RANGE_RULES)
-    if schema.fallback != FallbackEntry():
+    if fallback_limits(schema) != FallbackLimits():
         words.append(FALLBACK_LIMITS)
     return words
 

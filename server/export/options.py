@@ -80,7 +80,7 @@ class FeatureFile:
 class _LongForm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     groups: list[GroupEntry]
     features: dict[str, FeatureOptions] = {}
-    fallback: FallbackEntry = msgspec.field(default_factory=FallbackEntry)
+    fallback: FallbackEntry | None = None
 
 
 def read_feature_file(path: Path) -> FeatureFile:
