@@ -218,6 +218,10 @@ cdef int32_t _finish(engine_t* engine, row_t* row, error_t* error) noexcept nogi
         row.arm.schema, &row.resolved, &engine.fallbacks, error
     )
     cdef int32_t i
+    if code != 0:
+        # Not answered, so not counted as an answer's fallbacks.
+        memset(&engine.fallbacks, 0, sizeof(engine.fallbacks))
+        return code
     for i in range(row.arm.n_groups + 1):
         if engine.fallbacks.batch[i] != 0:
             add(&slot.fallbacks_batch[i], engine.fallbacks.batch[i])

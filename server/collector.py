@@ -24,7 +24,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from fastpath.metrics import DURATION_BOUNDS_NS, Metrics, SlotSnapshot
+from server.feature_metrics import feature_families, read_families, store_families
 from server.registry import ServedModel
+from server.stores import FeatureStores
 
 # gRPC status codes in the order of their numbers.
 CODES = (
@@ -50,9 +52,6 @@ BOUNDS = [*(format(bound / 1e9, "g") for bound in DURATION_BOUNDS_NS), "+Inf"]
 MODEL = ["model"]
 VERSION = ["model", "model_version"]
 
-# Sources that a value falls back to when the request does not hold it.
-FALLBACKS = ("batch", "default")
-
 
 class ScoregateCollector(Collector):
     """Turns snapshots into metric families.
@@ -65,6 +64,10 @@ class ScoregateCollector(Collector):
         Returns the counters of every loop (`LoopGroup.stats`).
     served
         Returns the models of the plan in force.
+    generation
+        Returns that plan's generation.
+    stores
+        The stores of features.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class ScoregateCollector(Collector):
         loop_stats: Callable[[], Sequence[Mapping[str, int]]],
         served: Callable[[], Sequence[ServedModel]],
         generation: Callable[[], int],
+        stores: FeatureStores,
     ) -> None:
         self._metrics = metrics
         self._loop_stats = loop_stats
         self._served = served
         self._generation = generation
+        self._stores = stores
 
     def describe(self) -> list[Metric]:
         """Return nothing: the registry then trusts the names instead of collecting twice."""
@@ -87,7 +92,9 @@ class ScoregateCollector(Collector):
         """Yield every family; one snapshot of each source per scrape."""
         snapshot = self._metrics.snapshot()
         yield from _predictions(snapshot.slots)
-        yield from _features(snapshot.slots)
+        yield from feature_families(snapshot.slots)
+        yield from read_families(snapshot)
+        yield from store_families(self._stores)
         errors = CounterMetricFamily(
             "ml_prediction_errors", "Score calls that did not end with OK.", labels=["code"]
         )
@@ -160,32 +167,6 @@ def _predictions(slots: Sequence[SlotSnapshot]) -> Iterator[Metric]:
         cumulative = [float(count) for count in accumulate(counts)]
         durations.add_metric([model], list(zip(BOUNDS, cumulative, strict=True)), sums[model] / 1e9)
     yield from (predictions, degraded, decisions, durations)
-
-
-def _features(slots: Sequence[SlotSnapshot]) -> Iterator[Metric]:
-    values = CounterMetricFamily(
-        "ml_feature_values", "Feature values by where they came from.", labels=[*VERSION, "source"]
-    )
-    fallbacks = CounterMetricFamily(
-        "ml_feature_fallbacks",
-        "Feature values that came from a fallback.",
-        labels=[*VERSION, "source"],
-    )
-    missing = CounterMetricFamily(
-        "ml_feature_missing",
-        "Feature values of requests that could not be used, by cause.",
-        labels=[*VERSION, "cause"],
-    )
-    for slot in slots:
-        label = [slot.model, slot.version]
-        for source, value in slot.features_by_source.items():
-            if source != "unspecified":
-                values.add_metric([*label, source], value)
-        for source in FALLBACKS:
-            fallbacks.add_metric([*label, source], slot.features_by_source[source])
-        for cause, value in slot.features_missing.items():
-            missing.add_metric([*label, cause], value)
-    yield from (values, fallbacks, missing)
 
 
 def _transport(loops: Sequence[Mapping[str, int]]) -> Iterator[Metric]:

@@ -1,8 +1,8 @@
 """The serving process: what starts in which order, and how it ends.
 
-Order of start: settings (before this module), signals, native library, models (verified, proven,
-published), fast door, control port, sidecar, and only then ready. A step that fails ends the
-process with one line; what was started before is stopped.
+Order of start: settings (before this module), signals, native library, feature stores, models
+(verified, proven, published), fast door, control port, sidecar, and only then ready. A step that
+fails ends the process with one line; what was started before is stopped.
 
 End: the first SIGTERM or SIGINT makes every port say "not ready", sends GOAWAY at the fast door,
 lets calls in flight finish within the grace and ends with exit code 0. A second signal ends the
@@ -42,6 +42,7 @@ from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
 from server.registry import Registry, ServedModel
 from server.sidecar import Sidecar, routes
+from server.stores import FeatureStores
 
 # Calls at the control port are quick; what remains after the drain are health watches, which
 # would never end by themselves.
@@ -93,6 +94,7 @@ class Server:
         self.addresses: dict[str, str] = {}
         self.board = PlanBoard()
         self.metrics = Metrics(settings.fast.loops)
+        self.stores = FeatureStores(settings.features, settings.redis, settings.fast.loops)
         self.registry = Registry(
             Path(settings.repository),
             self.board,
@@ -100,6 +102,7 @@ class Server:
             describe_model,
             default_model=settings.default_model,
             n_threads=settings.fast.loops,
+            batch=lambda: self.stores.batch,
         )
         self._loops: LoopGroup | None = None
         self._control: ControlPort | None = None
@@ -112,6 +115,7 @@ class Server:
         loops = self._open_fast_door()
         self._open_control_port(loops)
         self._open_sidecar(loops)
+        self.stores.start(self.registry.republish)
         self.lifecycle.listen(lambda state: self.board.set_serving(state is State.SERVING))
         self.lifecycle.move(State.SERVING)
         # What lives now lives until the end: later collections need not look at it.
@@ -131,11 +135,15 @@ class Server:
             self._sidecar.stop()
         if self._loops is not None:
             self._loops.stop()
+        self.stores.stop()
 
     def _open_fast_door(self) -> LoopGroup:
         fast = self.settings.fast
         loops = LoopGroup(
-            [ScoringService(self.board, self.metrics, thread) for thread in range(fast.loops)],
+            [
+                ScoringService(self.board, self.metrics, thread, store)
+                for thread, store in enumerate(self.stores.online)
+            ],
             max_message_bytes=fast.max_message_bytes,
             spin_us=fast.spin_us,
             max_connections=fast.max_connections,
@@ -152,7 +160,12 @@ class Server:
     def _open_control_port(self, loops: LoopGroup) -> None:
         settings = self.settings
         servicer = ControlServicer(
-            self.registry, self.metrics, self.lifecycle, loops.stats, self.addresses
+            self.registry,
+            self.metrics,
+            self.lifecycle,
+            loops.stats,
+            self.addresses,
+            self.stores,
         )
         self._control = ControlPort(
             settings.control, settings.fast.max_message_bytes, loops, servicer, self.lifecycle
@@ -167,6 +180,7 @@ class Server:
             loops.stats,
             lambda: self.registry.served,
             lambda: self.registry.generation,
+            self.stores,
         )
         settings = self.settings.sidecar
         table = routes(self.lifecycle, make_registry(collector))

@@ -27,9 +27,11 @@ from pathlib import Path
 from fastpath.metrics import Metrics
 from fastpath.plan import Plan, PlanArm, PlanBoard, PlanModel
 from fastpath.routing import BucketTable
+from fastpath.store import BatchTable
 from server.bundle import LoadedModel, load_model, read_bundle
 from server.bundle.manifest import NAME_PATTERN
 from server.errors import BundleError, StartError
+from server.layouts import Layout, former_layouts
 from server.memory import trim
 
 ARM = "champion"
@@ -52,6 +54,7 @@ class ServedModel:
     loaded: LoadedModel
     table: BucketTable
     slot: int  # of the metrics
+    former_layouts: tuple[Layout, ...] = ()  # of versions that do not serve
 
     @property
     def engine(self) -> str:
@@ -96,6 +99,8 @@ class Registry:
         Model of requests that name none; empty: the one model.
     n_threads
         Threads that will score at once.
+    batch
+        Returns the batch tables of stored features, by group, that a new plan shall read.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Registry:
         *,
         default_model: str = "",
         n_threads: int = 1,
+        batch: Callable[[], Mapping[str, BatchTable]] = dict,
     ) -> None:
         self._repository = repository
         self._board = board
@@ -114,6 +120,7 @@ class Registry:
         self._describe = describe
         self._default_model = default_model
         self._n_threads = n_threads
+        self._batch = batch
         self._loading = threading.Lock()
         self._served: Mapping[str, ServedModel] = {}
         self._next_generation = time.time_ns() // 1_000_000
@@ -205,6 +212,18 @@ class Registry:
             self._publish(dict(sorted({**self._served, model: one}.items())))
         return one
 
+    def republish(self) -> None:
+        """Publish a plan with the same models and the newest batch tables.
+
+        Raises
+        ------
+        PlanError
+            The tables do not fit; what serves is untouched.
+        """
+        with self._loading:
+            if self._served:
+                self._publish(self._served)
+
     def _load_one(self, model: str, version: str) -> ServedModel:
         for what, name in (("model", model), ("version", version or "1")):
             if not re.match(NAME_PATTERN, name):
@@ -226,14 +245,17 @@ class Registry:
             )
         loaded = load_model(bundle, n_threads=self._n_threads)
         decisions = [manifest.default_decision, *(t.name for t in manifest.thresholds)]
-        slot = self._metrics.register(model, version, decisions)
+        schema = loaded.schema
+        groups = [group.name for group in schema.groups]
+        slot = self._metrics.register(model, version, decisions, groups)
         before = self._served.get(model)
         table = (
             before.table if before else BucketTable.from_weights(model.encode(), [ALL_BASIS_POINTS])
         )
         took_ms = (time.monotonic_ns() - started_ns) / 1e6
         log.info("loaded %s %s (%s engine) in %.0f ms", model, version, loaded.engine, took_ms)
-        return ServedModel(model, version, ARM, ALL_BASIS_POINTS, loaded, table, slot)
+        former = former_layouts(path.parent, versions, schema)
+        return ServedModel(model, version, ARM, ALL_BASIS_POINTS, loaded, table, slot, former)
 
     def _publish(self, served: Mapping[str, ServedModel]) -> None:
         default = self._default_model or self.default_model or next(iter(served))
@@ -242,7 +264,7 @@ class Registry:
             self._plan_model(one, self._describe(one, one.name == default, generation))
             for one in served.values()
         ]
-        plan = Plan(generation, models, default)
+        plan = Plan(generation, models, default, self._batch())
         self._next_generation = generation + 1
         self._board.publish(plan)
         self._served = served
@@ -273,6 +295,7 @@ class Registry:
             table=one.table,
             routing_entity=manifest.routing_entity,
             description=description,
+            former_layouts=one.former_layouts,
         )
 
 

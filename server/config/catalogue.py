@@ -88,8 +88,9 @@ def _describe(node: inspect.Type, *, is_path: bool) -> tuple[str, str]:
             return "flag", "true or false"
         case inspect.IntType(ge=low, le=high):
             return "integer", f"a whole number from {low} to {high}"
-        case inspect.FloatType(ge=low, le=high):
-            return "number", f"a number from {low:g} to {high:g}"
+        case inspect.FloatType(ge=low, gt=above, le=high):
+            bottom = f"from {low:g}" if low is not None else f"above {above:g}"
+            return "number", f"a number {bottom} to {high:g}"
         case inspect.LiteralType(values=values):
             return "text", "one of " + ", ".join(sorted(map(repr, values)))
         case inspect.VarTupleType():

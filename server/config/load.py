@@ -140,3 +140,14 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             f"{control.address}, and the control port has no authentication; use 127.0.0.1, or "
             f"allow it with {CATALOGUE['control.insecure'].flag} (control.insecure = true)"
         )
+    features, redis = settings.features, settings.redis
+    if features.online == "lmdb" and not features.directory:
+        raise ConfigError(
+            f"features.online ({origins['features.online']}): lmdb needs features.directory, where "
+            "`scoregate features load` writes the tables"
+        )
+    if redis.hedge_after_us and not redis.replica:
+        raise ConfigError(
+            f"redis.hedge_after_us ({origins['redis.hedge_after_us']}): there is no redis.replica "
+            "to ask"
+        )

@@ -87,6 +87,126 @@ class SidecarSettings(Struct, frozen=True):
     port: Annotated[Port, Meta(description="TCP port of the sidecar; 0 takes a free one.")] = 9464
 
 
+class FeatureSettings(Struct, frozen=True):
+    """Stored features: where their records are."""
+
+    directory: Annotated[
+        str,
+        Meta(
+            description="Directory of the embedded store: online/ and batch/ tables, as "
+            "`scoregate features load` writes them; empty: none.",
+            extra=PATH,
+        ),
+    ] = ""
+    online: Annotated[
+        Literal["none", "lmdb", "redis"],
+        Meta(
+            description="Where online records are read: nowhere, in the directory, or in Redis "
+            "(the redis settings)."
+        ),
+    ] = "none"
+    poll_s: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=3600,
+            description="Seconds between two looks for new batch generations, and for a store "
+            "that was missing.",
+        ),
+    ] = 1.0
+
+
+class RedisSettings(Struct, frozen=True):
+    """The Redis (or Valkey) that online records are read from."""
+
+    address: Annotated[
+        str, Meta(min_length=1, description="HOST:PORT, or unix:PATH of a Unix socket.")
+    ] = "127.0.0.1:6379"
+    replica: Annotated[
+        str,
+        Meta(description="Address of a replica that slow reads are asked of too; empty: none."),
+    ] = ""
+    hedge_after_us: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Microseconds after which a read is asked of the replica too; 0: never.",
+        ),
+    ] = 0
+    username: Annotated[str, Meta(description="Name to authenticate with; empty: the default.")] = (
+        ""
+    )
+    password_file: Annotated[
+        str,
+        Meta(
+            description="File that holds the password; empty: none is sent. A file, because "
+            "flags and variables can be read by others.",
+            extra=PATH,
+        ),
+    ] = ""
+    database: Annotated[int, Meta(ge=0, le=65535, description="Number of the database.")] = 0
+    key_prefix: Annotated[
+        str,
+        Meta(max_length=64, description="What stands before every key; as the writers have it."),
+    ] = "scoregate:"
+    tls: Annotated[bool, Meta(description="Encrypt, and verify the server's certificate.")] = False
+    tls_ca_file: Annotated[
+        str,
+        Meta(description="Authorities to trust, as PEM; empty: the system's.", extra=PATH),
+    ] = ""
+    tls_certificate_file: Annotated[
+        str, Meta(description="Certificate of this client, as PEM; empty: none.", extra=PATH)
+    ] = ""
+    tls_key_file: Annotated[
+        str, Meta(description="Key of that certificate, as PEM.", extra=PATH)
+    ] = ""
+    tls_server_name: Annotated[
+        str, Meta(description="Name that the certificate must have; empty: the address's host.")
+    ] = ""
+    connect_timeout_ms: Annotated[
+        int, Meta(ge=1, le=60_000, description="Milliseconds until a connection has to stand.")
+    ] = 1000
+    stall_us: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=60_000_000,
+            description="Microseconds without a byte, while answers are owed, after which the "
+            "connection is given up: four read budgets.",
+        ),
+    ] = 20_000
+    cache_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 34,
+            description="Memory, per loop, for records that were read before; 0: no cache.",
+        ),
+    ] = 0
+    cache_ttl_ms: Annotated[
+        int, Meta(ge=0, le=86_400_000, description="Milliseconds that such a record is used.")
+    ] = 1000
+    breaker_window_ms: Annotated[
+        int, Meta(ge=10, le=600_000, description="Window over which failed reads are counted.")
+    ] = 1000
+    breaker_min_reads: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Reads in the window before the breaker opens.")
+    ] = 20
+    breaker_failure_share: Annotated[
+        float, Meta(gt=0, le=1, description="Share of failed reads at which the breaker opens.")
+    ] = 0.5
+    breaker_cool_off_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=600_000,
+            description="Milliseconds until an open breaker tries one read; doubles up to ten "
+            "times as long while those fail.",
+        ),
+    ] = 1000
+
+
 class DrainSettings(Struct, frozen=True):
     """How the server ends."""
 
@@ -147,5 +267,7 @@ class Settings(Struct, frozen=True):
     fast: FastSettings = FastSettings()
     control: ControlSettings = ControlSettings()
     sidecar: SidecarSettings = SidecarSettings()
+    features: FeatureSettings = FeatureSettings()
+    redis: RedisSettings = RedisSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()

@@ -6,9 +6,12 @@ Built once per plan; both doors send these bytes.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
-from fastpath.schema import Schema
+from fastpath.errors import SchemaError
+from fastpath.schema import Gather
 from fastpath.spec import Columns, layout_fingerprint
+from server.layouts import Layout, layouts_of
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.registry import ServedModel
 
@@ -73,21 +76,22 @@ def describe_model(served: ServedModel, is_default: bool, generation: int) -> by
         arms=[arm],
         layouts=[
             pb.Layout(fingerprint=layout_fingerprint(columns), columns=_columns(columns))
-            for columns in (schema.columns, *further_layouts(schema))
+            for columns in accepted_layouts(served)
         ],
         routing_entity=manifest.routing_entity,
     )
     return answer.SerializeToString(deterministic=True)
 
 
-def further_layouts(schema: Schema) -> list[tuple[tuple[str, str], ...]]:
-    """Return the layouts besides the own one that dense requests may use.
-
-    With stored features that is the layout without them: a client that has none of them need not
-    send a NaN for each. `Plan` must be given the same ones.
-    """
-    columns = schema.request_columns
-    return [columns] if columns and columns != schema.columns else []
+def accepted_layouts(served: ServedModel) -> list[Layout]:
+    """Return every layout that dense requests may use: what `Plan` accepts, the own one first."""
+    schema = served.loaded.schema
+    layouts = layouts_of(schema)
+    for columns in served.former_layouts:
+        with suppress(SchemaError):
+            Gather(schema, columns)
+            layouts.append(columns)
+    return layouts
 
 
 def _columns(columns: Columns) -> list[pb.LayoutColumn]:

@@ -13,6 +13,7 @@ from server.memory import resident_bytes
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
 from server.registry import Registry
+from server.stores import FeatureStores
 
 
 class ControlServicer(pb_grpc.ControlServicer):
@@ -31,20 +32,22 @@ class ControlServicer(pb_grpc.ControlServicer):
         lifecycle: Lifecycle,
         loop_stats: Callable[[], Sequence[Mapping[str, int]]],
         addresses: Mapping[str, str],
+        stores: FeatureStores,
     ) -> None:
         self._registry = registry
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._loop_stats = loop_stats
         self._addresses = addresses
+        self._stores = stores
 
     def GetStatus(  # noqa: N802 - the method's name in the proto
         self, request: pb.GetStatusRequest, context: grpc.ServicerContext
     ) -> pb.GetStatusResponse:
         """Return the state of the whole process."""
         state, reason = self._lifecycle.read()
-        slots = self._metrics.snapshot().slots
-        predictions = {(slot.model, slot.version): slot.predictions for slot in slots}
+        snapshot = self._metrics.snapshot()
+        predictions = {(slot.model, slot.version): slot.predictions for slot in snapshot.slots}
         return pb.GetStatusResponse(
             server_version=__version__,
             started_time_ms=self._lifecycle.started_time_ms,
@@ -78,4 +81,18 @@ class ControlServicer(pb_grpc.ControlServicer):
                 for index, loop in enumerate(self._loop_stats())
             ],
             resident_bytes=resident_bytes(),
+            stores=[
+                pb.StoreStatus(
+                    table=report.table,
+                    kind=report.kind,
+                    address=report.address,
+                    group=report.group,
+                    state=f"STORE_STATE_{report.state.upper()}",
+                    detail=report.detail,
+                    generation=report.generation,
+                    n_records=report.n_records,
+                    reads=snapshot.online_reads if report.table == "online" else {},
+                )
+                for report in self._stores.reports()
+            ],
         )

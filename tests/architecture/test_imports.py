@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "request_id": set(),
     "routing": set(),
     "store": set(),
+    "scripted_store": {"store"},
     "metrics": {"store"},
     "wire": {"hashing", "protobuf"},
     "answer": {"protobuf", "stored"},
@@ -69,6 +70,7 @@ ROOMS: dict[str, set[str]] = {
     "scoring": {"engine", "metrics", "plan", "protobuf", "rows", "service", "store"},
     # transport: knows services by their table only
     "pool": set(),
+    "trimmer": set(),
     "grpc_frame": set(),
     "unary": {"grpc_frame", "pool"},
     "answers": {"grpc_frame", "pool", "unary"},
@@ -77,7 +79,7 @@ ROOMS: dict[str, set[str]] = {
     "listener": set(),
     "poller": set(),
     "reactor": {"handover", "http2", "poller", "pool", "service"},
-    "loop": {"handover", "listener", "reactor", "service"},
+    "loop": {"handover", "listener", "reactor", "service", "trimmer"},
     "sans_io": {"http2", "pool", "service"},
 }
 SHARED = {"_types", "errors", "spec", "group_spec", "layouts", "c"}

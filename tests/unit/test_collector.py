@@ -20,9 +20,11 @@ from fastpath.engine import Engine
 from fastpath.metrics import DURATION_BOUNDS_NS, Metrics
 from fastpath.plan import PlanBoard
 from server.collector import CODES, ScoregateCollector, make_registry
+from server.config import FeatureSettings, RedisSettings
 from server.control.describe import describe_model
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.registry import Registry
+from server.stores import FeatureStores
 from tests.support.serving import MODEL, example_repository
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -49,6 +51,7 @@ class World:
                 lambda: self.loops,
                 lambda: self.models.served,
                 lambda: self.models.generation,
+                FeatureStores(FeatureSettings(), RedisSettings(), 2),
             )
         )
 
@@ -86,7 +89,9 @@ def test_counters_exist_from_the_start_at_zero(world: World) -> None:
     assert world.value("ml_predictions_total", **version) == 0
     assert world.value("ml_prediction_duration_seconds_count", model=MODEL) == 0
     assert world.value("ml_decisions_total", **version, decision="decline") == 0
-    assert world.value("ml_feature_fallbacks_total", **version, source="default") == 0
+    assert (
+        world.value("ml_feature_fallbacks_total", **version, source="default", group="request") == 0
+    )
     for code in CODES[1:]:
         assert world.value("ml_prediction_errors_total", code=code) == 0
     for code in CODES:
@@ -107,7 +112,9 @@ def test_values_follow_the_calls(world: World) -> None:
     assert world.value("ml_predictions_total", **version) == 2
     assert world.value("ml_prediction_errors_total", code="INVALID_ARGUMENT") == 1
     assert world.value("ml_feature_values_total", **version, source="request") == 3
-    assert world.value("ml_feature_fallbacks_total", **version, source="default") == 5
+    assert (
+        world.value("ml_feature_fallbacks_total", **version, source="default", group="request") == 5
+    )
     assert world.value("ml_feature_missing_total", **version, cause="infinite") == 1
     assert world.value("ml_prediction_duration_seconds_count", model=MODEL) == 2
     assert world.value("ml_prediction_duration_seconds_bucket", model=MODEL, le="+Inf") == 2

@@ -1,6 +1,7 @@
 """Settings: one place, three sources, one precedence, clear refusals."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,8 +149,6 @@ def trees(draw: st.DrawFn) -> dict[str, object]:
     """Texts as the command line gives them, for any subset of the settings."""
     text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
     values = {
-        "integer": st.integers(2, 64).map(str),
-        "number": st.floats(0, 3600).map(repr),
         "flag": st.booleans(),
         "text": text,
         "path": text,
@@ -157,15 +156,23 @@ def trees(draw: st.DrawFn) -> dict[str, object]:
     }
     chosen = {}
     for path, setting in CATALOGUE.items():
-        choice = values[setting.kind]
+        if setting.kind in ("integer", "number"):
+            low, high = (float(n) for n in re.findall(r"[-\d.]+(?:e[+-]?\d+)?", setting.allowed))
+            whole = st.integers(int(low), int(high)).map(str)
+            real = st.floats(low, high, exclude_min="above" in setting.allowed).map(repr)
+            choice: st.SearchStrategy[object] = whole if setting.kind == "integer" else real
+        else:
+            choice = values[setting.kind]
         if setting.allowed.startswith("one of"):
             choice = st.sampled_from([part.strip("' ") for part in setting.allowed[7:].split(",")])
-        elif setting.allowed.startswith("text of") or path == "repository":
+        elif setting.allowed.startswith("text of") or path in ("repository", "redis.address"):
             choice = text.filter(bool)
         if path == "control.address":
             choice = st.just("::1")
-        if path == "fast.max_message_bytes":
-            choice = st.integers(1024, 9999).map(str)
+        if path == "features.online":
+            choice = st.just("none")  # "lmdb" needs a directory beside it
+        if path == "redis.hedge_after_us":
+            choice = st.just("0")  # more needs a replica
         chosen[path] = choice
     return draw(st.fixed_dictionaries({}, optional=chosen))
 

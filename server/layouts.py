@@ -1,0 +1,59 @@
+"""Layouts that a model's clients may still use: those of versions that do not serve.
+
+Clients learn a layout from GetModel when they start, and send it until they ask again. So after a
+switch of versions a dense request in the former schema's layout is mapped by name, where the new
+schema can be served from it, and refused in words where it cannot. The versions in the repository
+say what those layouts are: their schemas are read, nothing else of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastpath.schema import Schema
+from server.bundle.schema import compile_schema, decode_schema
+from server.errors import BundleError
+
+Layout = tuple[tuple[str, str], ...]
+
+# Of the newest versions: enough for any client that was restarted this year.
+MAX_VERSIONS = 32
+
+log = logging.getLogger(__name__)
+
+
+def layouts_of(schema: Schema) -> list[Layout]:
+    """Return the layouts that clients of a schema use: all features, and those not stored."""
+    columns = schema.request_columns
+    return [schema.columns, *([columns] if columns and columns != schema.columns else [])]
+
+
+def former_layouts(model: Path, versions: Sequence[str], serving: Schema) -> tuple[Layout, ...]:
+    """Return the layouts of a model's versions that the serving schema does not have.
+
+    Parameters
+    ----------
+    model
+        The model's directory in the repository.
+    versions
+        Names of its versions, the oldest first.
+    serving
+        The schema that serves.
+    """
+    known = set(layouts_of(serving))
+    found: list[Layout] = []
+    for version in list(versions)[-MAX_VERSIONS:]:
+        path = model / version / "schema.json"
+        try:
+            schema = compile_schema(decode_schema(path.read_bytes(), str(path)))
+        except (OSError, BundleError) as error:
+            # A broken version that nobody asked for does not keep another from serving.
+            log.debug("layouts of %s are not known: %s", path, error)
+            continue
+        for columns in layouts_of(schema):
+            if columns not in known:
+                known.add(columns)
+                found.append(columns)
+    return tuple(found)
