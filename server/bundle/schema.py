@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fastpath.errors import SchemaError
+from fastpath.group_spec import check_age
 from fastpath.schema import Schema
 from fastpath.spec import REQUEST, FallbackLimits, FeatureSpec, GroupSpec, check_specs
 from server.bundle.manifest import FALLBACK_LIMITS, FEATURE_GROUPS, RANGE_RULES, decode_json
@@ -161,7 +162,15 @@ def group_specs(schema: SchemaFile) -> list[GroupSpec]:
 
 
 def group_entry(group: GroupSpec) -> GroupEntry:
-    """Return a group as `schema.json` has it; without columns: those of its features."""
+    """Return a group as `schema.json` has it; without columns: those of its features.
+
+    Raises
+    ------
+    SchemaError
+        An age is not positive. It must be found here: in JSON a NaN would read as no limit.
+    """
+    check_age(group.ttl_s, f"group {group.name!r}: ttl_s")
+    check_age(group.batch_max_age_s, f"group {group.name!r}: batch_max_age_s")
     return GroupEntry(
         name=group.name,
         entity=group.entity,

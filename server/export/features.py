@@ -11,12 +11,14 @@ that no remaining feature comes from, a limit on a feature that is gone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from fastpath.errors import SchemaError
 from server.bundle.manifest import encode
 from server.bundle.schema import (
     FeatureEntry,
@@ -71,9 +73,11 @@ def make_schema(
                 missing=missing,
             )
         )
-    schema = _with_groups(entries, options, set(given) - set(train.names))
     try:
+        schema = _with_groups(entries, options, set(given) - set(train.names))
         return decode_schema(encode(schema), "--defaults")
+    except SchemaError as error:
+        raise InputError(f"--defaults: {error}") from error
     except BundleError as error:
         raise InputError(str(error)) from error
 
@@ -117,6 +121,11 @@ def _entry(
                 f"--defaults: {name}: null passes NaN to the model, which takes no missing values: "
                 "give a number"
             )
+    if options.ttl_s is not None and not math.isfinite(options.ttl_s):
+        raise InputError(
+            f"--defaults: {name}: ttl_s {options.ttl_s} is not a number of seconds; leave it out "
+            "for the group's"
+        )
     return FeatureEntry(
         name=name,
         type="boolean" if boolean else "numeric",

@@ -202,6 +202,11 @@ def test_an_export_whose_groups_do_not_fit_is_refused(tmp_path: Path) -> None:
     for options, words in (
         (ExportOptions(features={"f0": FeatureOptions(source="g")}), "'g' is not a declared group"),
         (ExportOptions(groups=[GroupSpec("g", "e", ())]), "group 'g': 0 columns"),
+        (ExportOptions(groups=[GroupSpec("g", "e", (), ttl_s=math.nan)]), "'g': ttl_s is nan"),
+        (
+            ExportOptions(features={"f0": FeatureOptions(source="g", ttl_s=math.inf)}),
+            "f0: ttl_s inf is not a number of seconds",
+        ),
     ):
         with pytest.raises(InputError, match=f"--defaults: .*{words}"):
             export_model(
