@@ -60,4 +60,5 @@ def indices(
     cumulative = np.cumsum(shares)
     ranks = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
     # The last sum may round to less than a draw times itself.
-    return rng.permutation(n_entities)[np.minimum(ranks, n_entities - 1)]
+    drawn: NDArray[np.int64] = rng.permutation(n_entities)[np.minimum(ranks, n_entities - 1)]
+    return drawn

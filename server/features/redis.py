@@ -131,7 +131,7 @@ class RedisFeatureWriter(FeatureWriter):
         self._batch_size = batch_size
         self._n_retries = n_retries
         self._fingerprint = group.fingerprint
-        self._client = _client(target.client)
+        self._client = connect(target.client)
         self._sha = ""
         self._exchange([Command(("PING",), 0, False)], 0)
 
@@ -294,7 +294,8 @@ class RedisFeatureWriter(FeatureWriter):
         return np.ascontiguousarray(np.broadcast_to(times, (n,)), dtype=np.int64), rows
 
 
-def _client(arguments: dict[str, Any]) -> redis.Redis:
+def connect(arguments: dict[str, Any]) -> redis.Redis:
+    """Make a client of `RedisUrl.client`; it connects when it is first used."""
     try:
         import redis
         from redis.backoff import NoBackoff

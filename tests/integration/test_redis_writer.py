@@ -100,9 +100,8 @@ def test_only_newer_leaves_later_records(server: RedisServer, client: redis.Redi
     with RedisFeatureWriter(server.url, GROUP) as writer:
         writer.write(ids, stored, old)
         assert writer.write(ids, fresh, new, only_newer=True) == int((fresh >= stored).sum()) == 4
-        values = [
-            decode_record(x)[2][0] for x in client.mget([f"scoregate:customer:{i}" for i in ids])
-        ]
+        found = records(client, [f"scoregate:customer:{name}" for name in ids])
+        values = [decode_record(data)[2][0] for data in found]
         assert values == (fresh >= stored).astype(float).tolist()
         assert writer.write(ids, fresh, new, only_newer=True) == 4, "a repetition counts the same"
         assert writer.write(ids, stored, old) == 6
@@ -115,9 +114,8 @@ def test_what_is_no_record_is_replaced(server: RedisServer, client: redis.Redis)
         client.set("scoregate:customer:c1", "short")
         with RedisFeatureWriter(server.url, GROUP) as writer:
             assert writer.write(["c0", "c1"], T, ROWS[:2], **options) == 2
-        assert all(
-            len(x) == 28 for x in client.mget(["scoregate:customer:c0", "scoregate:customer:c1"])
-        )
+        found = records(client, ["scoregate:customer:c0", "scoregate:customer:c1"])
+        assert [len(data) for data in found] == [28, 28]
 
 
 def test_the_last_of_equal_ids_counts(server: RedisServer, client: redis.Redis) -> None:
