@@ -27,8 +27,8 @@ USERS = {
         *("arena", "check", "client", "driver", "generator", "links", "tally"),  # bench
     ),
     "lmdb": ("batch_lmdb", "lmdb_map", "store_lmdb", "bare_gets"),
-    "hiredis": ("bare_gets",),
-    "openssl": (),
+    "hiredis": ("bare_gets", "redis_link", "redis_protocol", "store_redis"),
+    "openssl": ("redis_link", "redis_tls", "store_redis"),
 }
 MINIMUM = {"libnghttp2": "1.43", "lmdb": "0.9.22", "hiredis": "0.14", "openssl": "3.0"}
 

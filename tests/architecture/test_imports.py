@@ -63,6 +63,25 @@ ROOMS: dict[str, set[str]] = {
     "lmdb_map": {"lmdb_file"},
     "store_lmdb": {"lmdb_file", "lmdb_map", "store"},
     "batch_lmdb": {"lmdb_file", "lmdb_map", "store"},
+    # the Redis store
+    "jitter": set(),
+    "redis_options": set(),
+    "breaker": {"jitter", "redis_options"},
+    "redis_protocol": {"metrics"},
+    "redis_tls": {"redis_options"},
+    "redis_link": {"jitter", "metrics", "redis_protocol", "redis_tls"},
+    "store_redis": {
+        "breaker",
+        "metrics",
+        "record_cache",
+        "redis_link",
+        "redis_options",
+        "redis_protocol",
+        "redis_tls",
+        "store",
+    },
+    "record_cache": {"hashing", "metrics"},
+    "store_probe": {"poller", "store"},
     # services
     "service": set(),
     "echo": {"service"},
@@ -93,6 +112,7 @@ HEAVY = {"onnxruntime", "scipy", "sklearn", "pandas", "onnx", "pyarrow", "skl2on
 HEAVY_ALLOWED = (
     "server/export/",
     "server/demo/",
+    "server/features/source",
     "server/cli/export",
     "server/cli/simulate",
     "server/cli/demo",

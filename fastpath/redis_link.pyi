@@ -1,0 +1,1 @@
+"""A connection to one Redis endpoint. Nothing of it is visible from Python."""

@@ -1,0 +1,4 @@
+from fastpath.redis_options import RedisTls
+
+class TlsContext:
+    def __new__(cls, options: RedisTls, host: str) -> TlsContext: ...
