@@ -17,12 +17,12 @@ nothing), so a writer that raises its map size is followed without a failed read
 fail with MDB_MAP_RESIZED until `refresh`.
 
 Failures are counted by cause, and an iteration that could not open its transaction tries once,
-not per read. `refresh`, called now and then from a background thread, mends what can be mended: it opens
-an environment that was missing, and opens it anew when the file was replaced, grew beyond the map, or
-lost a page. It first shuts the gate (`shut`), then waits until no thread is between its first
-`get` and `leave` (`busy`); reads in that moment, microseconds to a millisecond, fail as
-"closed". The gate is there because the old environment must be closed before the new one is
-opened: to open it aside and swap would be to have it open twice.
+not per read. `refresh`, called now and then from a background thread, mends what can be mended:
+it opens an environment that was missing, and opens it anew when the file was replaced, grew
+beyond the map, or lost a page. It first shuts the gate (`shut`), then waits until no thread is
+between its first `get` and `leave` (`busy`); reads in that moment, microseconds to a millisecond,
+fail as "closed". The gate is there because the old environment must be closed before the new
+one is opened: to open it aside and swap would be to have it open twice.
 
 Not here: writing (`server.features`), and a server in another PID namespace than its writer:
 LMDB tells readers apart by process id.

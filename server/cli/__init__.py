@@ -23,6 +23,11 @@ COMMANDS = {
     "export": ("server.cli.export", "export", "Turn a scikit-learn model into a bundle."),
     "inspect": ("server.cli.inspect", "inspect", "Show what a bundle holds, and verify it."),
     "schema": ("server.cli.schema", "schema", "Check or show the features of a model."),
+    "features": (
+        "server.cli.features",
+        "features",
+        "Load, list and look up stored features.",
+    ),
     "serve": ("server.cli.serve", "serve", "Serve a model repository."),
     "score": ("server.cli.score", "score", "Score one request: a first call without code."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),

@@ -82,6 +82,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "record_cache": {"hashing", "metrics"},
     "store_probe": {"poller", "store"},
+    "engine_driver": {"engine"},
     # services
     "service": set(),
     "echo": {"service"},

@@ -1,0 +1,88 @@
+"""From what a caller hands a writer to keys and records: checked, then encoded in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastpath.errors import SchemaError
+from fastpath.record import encode_records, record_key
+from fastpath.spec import GroupSpec
+from server.errors import InputError
+
+# Keys whose length cannot be over the limit are joined without a check of each.
+_SHORT = 64
+
+
+def encode_rows(
+    group: GroupSpec,
+    fingerprint: int,
+    entity_ids: Sequence[str],
+    event_time_ms: ArrayLike,
+    values: ArrayLike,
+) -> tuple[list[bytes], list[bytes], NDArray[np.int64]]:
+    """Return the keys, the records and the event times of some rows.
+
+    Parameters
+    ----------
+    group : GroupSpec
+    fingerprint : int
+        The group's; computed once by the caller.
+    entity_ids : sequence of str
+        n ids of 1 to 256 bytes of UTF-8.
+    event_time_ms : int64 [n] or int
+        Milliseconds since the epoch, as of when the values hold.
+    values : float32 [n, k]
+        k is the number of the group's columns; NaN: no value.
+
+    Raises
+    ------
+    InputError
+        A shape, a type or an id; the message names the row.
+    """
+    n, k = len(entity_ids), len(group.columns)
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(values, dtype=np.float32)
+    if rows.shape != (n, k):
+        raise InputError(
+            f"group {group.name!r}: values have shape {rows.shape}; for {n} entities and the "
+            f"group's {k} columns it has to be ({n}, {k})"
+        )
+    times = np.asarray(event_time_ms)
+    right = np.can_cast(times.dtype, np.int64) and times.dtype != bool
+    if not right or times.shape not in ((), (n,)):
+        raise InputError(
+            f"group {group.name!r}: event times are {times.dtype} of shape {times.shape}; they "
+            f"are whole milliseconds, one or {n} of them"
+        )
+    times = np.ascontiguousarray(np.broadcast_to(times, (n,)), dtype=np.int64)
+    if n == 0:
+        return [], [], times
+    packed = encode_records(fingerprint, times, rows)
+    records: list[bytes] = packed.view(f"V{packed.shape[1]}").ravel().tolist()
+    return encode_keys(group.name, entity_ids), records, times
+
+
+def encode_keys(group: str, entity_ids: Sequence[str]) -> list[bytes]:
+    """Return the keys of some entities; `fastpath.record.record_key` of each."""
+    prefix = f"{group}:"
+    try:
+        # An id of up to 64 characters has at most 256 bytes.
+        if all(map(len, entity_ids)) and max(map(len, entity_ids)) <= _SHORT:
+            return [(prefix + name).encode() for name in entity_ids]
+    except (UnicodeEncodeError, TypeError):
+        pass  # said with its row, below
+    keys: list[bytes] = []
+    for row, name in enumerate(entity_ids):
+        try:
+            keys.append(record_key(group, name))
+        except (SchemaError, TypeError) as error:
+            raise InputError(f"row {row}: {error}") from None
+    return keys
+
+
+def key_order(keys: Sequence[bytes]) -> list[int]:
+    """Return the indices that sort keys as LMDB does; of equal keys the first comes first."""
+    return sorted(range(len(keys)), key=keys.__getitem__)
