@@ -283,8 +283,15 @@ cdef class Plan:
                 if not layout.is_former:
                     raise PlanError(f"{where}: {error}") from error
                 refusals[out.n_refusals].fingerprint = layout_fingerprint(layout.columns)
+                # Of the two layouts that clients of this schema use, the one it came closest to.
                 refusals[out.n_refusals].text = self._span(
-                    describe_difference(layout.columns, schema.columns).encode()
+                    min(
+                        [
+                            describe_difference(layout.columns, columns)
+                            for columns in (schema.columns, schema.request_columns)
+                        ],
+                        key=len,
+                    ).encode()
                 )
                 out.n_refusals += 1
                 continue

@@ -33,6 +33,8 @@ cdef enum:
     SAMPLED_READS = 64           # a power of two
 
 cdef int64_t RESERVE_NS = 1_000_000
+# With less time than this no store on a network answers; the row had better go on.
+cdef int64_t LEAST_READ_NS = 50_000
 
 
 cdef inline int64_t _monotonic_ns() noexcept nogil:
@@ -72,7 +74,7 @@ cdef int32_t _ask(
         observe_read(engine.shard, _monotonic_ns() - before_ns)
         return outcome
     until_ns = _read_until(row, declared, now_ns)
-    if until_ns <= now_ns:
+    if until_ns - now_ns < LEAST_READ_NS:
         return OUTCOME_TIMEOUT
     waiting = peek_waiting(engine, row.arm.schema.n_features)
     if waiting is NULL:

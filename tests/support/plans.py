@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from fastpath.metrics import Metrics
 from fastpath.plan import Plan, PlanArm, PlanModel
 from fastpath.routing import BucketTable
 from fastpath.schema import Schema
-from fastpath.spec import FeatureSpec
+from fastpath.spec import FallbackLimits, FeatureSpec, GroupSpec
+from fastpath.store import BatchTable
 
 SPECS = (
     FeatureSpec("amount", "numeric", default=0.0, minimum=0.0, maximum=1e6),
@@ -36,6 +37,8 @@ def linear_arm(
     version: str = "1",
     intercept: float = 0.0,
     specs: Sequence[FeatureSpec] = SPECS,
+    groups: Sequence[GroupSpec] = (),
+    limits: FallbackLimits | None = None,
     thresholds: tuple[tuple[str, float], ...] = (("review", 0.0), ("block", 2.0)),
     link: str = "logit",
     prior_shift: float = 0.0,
@@ -52,8 +55,8 @@ def linear_arm(
             intercept=intercept,
             fill=np.full(len(specs), np.nan, dtype=np.float32),
         ),
-        schema=Schema(specs),
-        slot=metrics.register(model, version, decisions),
+        schema=Schema(specs, groups, limits),
+        slot=metrics.register(model, version, decisions, [group.name for group in groups]),
         link=link,
         prior_shift=prior_shift,
         thresholds=thresholds,
@@ -67,6 +70,8 @@ def make_plan(
     arms: Sequence[PlanArm] | None = None,
     weights: Sequence[int] = (10_000,),
     routing_entity: str = "customer",
+    former_layouts: tuple[tuple[tuple[str, str], ...], ...] = (),
+    batch: Mapping[str, BatchTable] | None = None,
 ) -> Plan:
     """Make a plan of one model named "fraud"."""
     model = PlanModel(
@@ -75,5 +80,6 @@ def make_plan(
         table=BucketTable.from_weights(b"fraud", weights),
         routing_entity=routing_entity,
         description=b"described",
+        former_layouts=former_layouts,
     )
-    return Plan(generation, [model])
+    return Plan(generation, [model], batch=batch)
