@@ -19,6 +19,7 @@ from server.errors import FeatureStoreError, InputError
 from server.features.redis import RedisFeatureWriter
 from server.features.redis_url import parse_redis_url
 from tests.support.redis_server import RedisServer
+from tests.support.redis_store import TlsServer, certificates
 
 COLUMNS = (("n_day", "numeric"), ("mean_day", "numeric"), ("is_new", "boolean"))
 GROUP = GroupSpec("customer", "customer", COLUMNS)
@@ -141,6 +142,18 @@ def test_database_prefix_expiry_and_password_file_from_the_url(tmp_path: Path) -
             with pytest.raises(FeatureStoreError, match="password") as caught:
                 RedisFeatureWriter(wrong, GROUP)
             assert "nottheone" not in str(caught.value)
+
+
+def test_tls_and_its_authority(tmp_path: Path) -> None:
+    pem = certificates(tmp_path)
+    with TlsServer(pem) as server:
+        url = f"rediss://localhost:{server.tls_port}"
+        with RedisFeatureWriter(f"{url}?ssl_ca_certs={pem.authority}", GROUP) as writer:
+            assert writer.write(IDS, T, ROWS) == 3
+        with pytest.raises(FeatureStoreError, match="certificate verify failed"):
+            RedisFeatureWriter(url, GROUP, n_retries=0)
+        with server.client() as client:
+            assert client.dbsize() == 3
 
 
 def test_a_script_that_the_server_forgot_is_loaded_again(
