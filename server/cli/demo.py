@@ -1,10 +1,14 @@
-"""`scoregate demo`: train, export, serve and replay, in one command."""
+"""`scoregate demo`: train, export, fill a store, serve and replay, in one command."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from server.demo.stores import StoreKind
 
 
 @click.command()
@@ -38,6 +42,16 @@ import click
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the model, the bundle and the logs are kept.",
 )
+@click.option(
+    "--store",
+    envvar="DEMO_STORE",
+    show_envvar=True,
+    default="lmdb",
+    show_default=True,
+    type=click.Choice(["lmdb", "redis", "none"]),
+    help="Where the server finds the features of customers and terminals: in LMDB, in a Redis that "
+    "the demo starts (and that you may kill), or nowhere: requests then carry them.",
+)
 @click.option("--fresh", is_flag=True, help="Make everything anew.")
 @click.option(
     "--customers",
@@ -64,6 +78,7 @@ def demo(
     seconds: float | None,
     rate: float,
     directory: Path,
+    store: StoreKind,
     fresh: bool,
     customers: int,
     terminals: int,
@@ -73,9 +88,10 @@ def demo(
     """Walk the whole road on card transactions.
 
     Simulates (or reads) transactions, trains a gradient boosting on one week of them, exports it
-    as a quantized bundle, serves it, and replays a later week through the fast door with an
-    ordinary gRPC client, while a summary shows calls, latency, decisions and fraud. A second run
-    starts in seconds.
+    as a quantized bundle, fills a feature store, serves, and replays a later week through the fast
+    door with an ordinary gRPC client, while a pipeline keeps the store up to date and a summary
+    shows calls, latency, decisions, fraud, and where features came from. A second run starts in
+    seconds.
     """
     # Imported here: `demo --help` must not wait for rich and numpy.
     from dataclasses import replace
@@ -86,7 +102,7 @@ def demo(
     from server.demo.sizes import DEMO_SIZE
 
     size = replace(DEMO_SIZE, n_customers=customers, n_terminals=terminals)
-    options = DemoOptions(data, size, seed, directory, seconds, rate, fresh, free_ports)
+    options = DemoOptions(data, size, seed, directory, seconds, rate, store, fresh, free_ports)
     # A pipe has no width: lines there are as long as they need to be.
     console = Console()
     run(options, console if console.is_terminal else Console(width=120))

@@ -1,8 +1,13 @@
-"""The demo: simulated card transactions, a model, a bundle, a server, a replay.
+"""The demo: simulated card transactions, a model, a bundle, a store, a server, a replay.
 
 Nothing here is imported by the serving process. `simulator` makes transactions and `features` the
-15 model inputs; `dataset` splits them by time, `training` fits and exports a model, `artifacts`
-keeps what was made for the next run. `processes` starts the server and the client, `replay` is
-that client with the requests of `traffic`, `report` shows what happens, and `run` puts all of it in
-order. What a second run imports (`columns`, `sizes`, `artifacts`, `run` …) is free of pandas.
+15 model inputs; `dataset` splits them by time, `states` is what is known of every customer and
+terminal when the replay begins, `training` fits and exports a model that reads both `groups` from
+a store, `artifacts` keeps what was made for the next run.
+
+`stores` fills and opens a store (`redis_server` is one that may be killed). `processes` starts the
+server and the client, `replay` is that client: the requests of `traffic`, the `pipeline` that
+keeps the store up to date, the `tally` of the answers and their `quality`. `report` and `summary`
+show what happens, and `run` puts all of it in order. What a second run imports (`columns`,
+`sizes`, `artifacts`, `run` …) is free of pandas.
 """

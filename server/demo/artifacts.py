@@ -4,7 +4,9 @@
       state.json         fingerprint, version and figures; written last
       model.joblib       the scikit-learn model
       test.npz           the test week, as the replay wants it
+      states.npz         customers and terminals as that week begins
       repository/fraud/<version>/   the bundle
+      features/          the store, made anew by every run; redis.log
       server.log  replay.log  ready.json  lock
 
 The fingerprint covers everything that the artifacts depend on: what was simulated or the file's
@@ -41,6 +43,7 @@ class State(msgspec.Struct, kw_only=True):
     fingerprint: str
     version: str
     origin: str
+    groups: list[str]
     n_train: int
     n_test: int
     test_quality: dict[str, float]
@@ -89,6 +92,8 @@ class Artifacts:
         self.directory = directory
         self.model_file = directory / "model.joblib"
         self.rows = directory / "test.npz"
+        self.states = directory / "states.npz"
+        self.features = directory / "features"
         self.repository = directory / "repository"
         self._state = directory / "state.json"
         try:
@@ -118,13 +123,15 @@ class Artifacts:
             state = msgspec.json.decode(self._state.read_bytes(), type=State)
         except (OSError, msgspec.DecodeError):
             return None
-        whole = self.rows.is_file() and self.bundle(state.version).is_dir()
+        files = self.rows.is_file() and self.states.is_file()
+        whole = files and self.bundle(state.version).is_dir()
         return state if whole and state.fingerprint == wanted else None
 
     def clear(self) -> None:
         """Remove what an earlier run made, the state first: half of it is never taken for all."""
         self._state.unlink(missing_ok=True)
         self.rows.unlink(missing_ok=True)
+        self.states.unlink(missing_ok=True)
         self.model_file.unlink(missing_ok=True)
         shutil.rmtree(self.repository / MODEL, ignore_errors=True)
 

@@ -6,7 +6,8 @@ columns from which they are computed. A file's own features are used as they are
 The split respects that a fraud is known a week after it happened. With the test week beginning
 on day T: train on [T - 21, T - 14), choose thresholds on [T - 14, T - 7), leave out [T - 7, T),
 whose frauds nobody knows yet, and replay [T, T + 7). Days before T - 21 only fill the windows of
-the features. A file of under 28 days is cut into four equal parts instead.
+the features. A file of under 28 days is cut into four equal parts instead. What a store knows of
+customers and terminals when the replay begins is their state at T.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from server.demo.columns import BOOLEANS, FEATURES, NEEDED_COLUMNS, TARGET
 from server.demo.features import compute_features
 from server.demo.simulator import simulate
 from server.demo.sizes import N_PARTS, PART_DAYS, Size
+from server.demo.states import states_at
+from server.demo.tables import Table
 from server.demo.traffic import Rows
 from server.errors import InputError
 
@@ -39,12 +42,16 @@ class Dataset:
         `FEATURES` (booleans as bool), the target, and the columns of ids and time.
     origin : str
         A line for people: where the features come from.
+    states : list of Table
+        Every known customer and terminal as the test part begins; no terminals where the
+        transactions name none.
     """
 
     train: pd.DataFrame
     valid: pd.DataFrame
     test: pd.DataFrame
     origin: str
+    states: list[Table]
 
 
 def read_transactions(path: Path) -> pd.DataFrame:
@@ -105,7 +112,8 @@ def make_dataset(data: Path | None, size: Size, seed: int) -> Dataset:
         frame = read_transactions(data)
         origin = f"{data}; features as they stand in the file"
     frame = frame.sort_values("TX_DATETIME", kind="stable", ignore_index=True)
-    if any(name not in frame.columns for name in FEATURES):
+    computes = any(name not in frame.columns for name in FEATURES)
+    if computes:
         computed = compute_features(frame, as_published=False)
         frame = frame.drop(columns=[n for n in FEATURES if n in frame.columns]).join(computed)
         if data is not None:
@@ -118,7 +126,8 @@ def make_dataset(data: Path | None, size: Size, seed: int) -> Dataset:
                 f"the {what} part has {len(part)} transactions and {int(part[TARGET].sum())} "
                 "frauds; it needs both kinds: give more transactions"
             )
-    return Dataset(train, valid, test, origin)
+    begin = test["TX_DATETIME"].dt.floor("D").min()
+    return Dataset(train, valid, test, origin, states_at(frame, begin, computed=computes))
 
 
 def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -136,8 +145,15 @@ def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
     return frame[age == 3], frame[age == 2], frame[age == 0]
 
 
-def replay_rows(test: pd.DataFrame) -> Rows:
-    """Return the test part as the replay wants it."""
+def replay_rows(test: pd.DataFrame, raw_score: npt.NDArray[np.float32]) -> Rows:
+    """Return the test part as the replay wants it.
+
+    Parameters
+    ----------
+    test : pandas.DataFrame
+    raw_score : float32 [n_rows]
+        What the bundle's engine makes of each row.
+    """
 
     def ids(column: str) -> npt.NDArray[np.str_]:
         if column not in test.columns:
@@ -156,4 +172,5 @@ def replay_rows(test: pd.DataFrame) -> Rows:
         customer=ids("CUSTOMER_ID"),
         terminal=ids("TERMINAL_ID"),
         event_time_ms=moment.astype(np.int64),
+        raw_score=raw_score,
     )

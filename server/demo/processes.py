@@ -1,6 +1,6 @@
-"""The demo's two child processes: the server, and the client that replays.
+"""The demo's child processes: the server, and the client that replays.
 
-Both run in sessions of their own, so that Ctrl-C reaches only the demo, which then ends them in
+All run in sessions of their own, so that Ctrl-C reaches only the demo, which then ends them in
 order: first the client, then the server, so that no call fails because of the end. Should the demo
 be killed, the kernel ends them.
 """
@@ -35,9 +35,10 @@ def _end_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _spawn(arguments: Sequence[str], **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-        [sys.executable, "-m", *arguments],
+def spawn(command: Sequence[str], **more: Any) -> subprocess.Popen[str]:
+    """Start a child in a session of its own, which ends with the demo at the latest."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter, or a redis-server
+        command,
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
@@ -46,7 +47,11 @@ def _spawn(arguments: Sequence[str], **more: Any) -> subprocess.Popen[str]:
     )
 
 
-def _end(process: subprocess.Popen[str]) -> int:
+def _spawn_module(arguments: Sequence[str], **more: Any) -> subprocess.Popen[str]:
+    return spawn([sys.executable, "-m", *arguments], **more)
+
+
+def end(process: subprocess.Popen[str]) -> int:
     """Ask a process to end, wait, and kill it where it does not; return its exit code."""
     if process.poll() is None:
         process.terminate()
@@ -55,6 +60,13 @@ def _end(process: subprocess.Popen[str]) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
+
+
+def tail(path: Path) -> str:
+    """Return the last lines of a log, to stand at the end of an error."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    shown = "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
+    return f"last lines of {path}:\n{shown or '  | (empty)'}"
 
 
 def choose_ports() -> dict[str, int]:
@@ -84,6 +96,8 @@ class ServerProcess:
         "name@version".
     ports : dict of str to int
         By door; 0 takes a free one.
+    options : sequence of str
+        Further options of `scoregate serve`.
 
     Raises
     ------
@@ -92,7 +106,12 @@ class ServerProcess:
     """
 
     def __init__(
-        self, directory: Path, repository: Path, model: str, ports: dict[str, int]
+        self,
+        directory: Path,
+        repository: Path,
+        model: str,
+        ports: dict[str, int],
+        options: Sequence[str] = (),
     ) -> None:
         self._log_path = directory / "server.log"
         ready = directory / "ready.json"
@@ -101,8 +120,9 @@ class ServerProcess:
         arguments += ["--ready-file", str(ready)]
         for door, port in ports.items():
             arguments += [f"--{door}-port", str(port)]
+        arguments += options
         with self._log_path.open("w", encoding="utf-8") as log:
-            self._process = _spawn(arguments, stdout=log, stderr=subprocess.STDOUT)
+            self._process = _spawn_module(arguments, stdout=log, stderr=subprocess.STDOUT)
         try:
             document = self._wait(ready)
         except BaseException:
@@ -117,7 +137,9 @@ class ServerProcess:
         while not ready.exists():
             self.check()
             if time.monotonic() > limit:
-                raise StartError(f"the server is not ready after {READY_S:g} s\n{self._tail()}")
+                raise StartError(
+                    f"the server is not ready after {READY_S:g} s\n{tail(self._log_path)}"
+                )
             time.sleep(0.02)
         document: dict[str, Any] = json.loads(ready.read_text(encoding="utf-8"))
         return document
@@ -127,16 +149,11 @@ class ServerProcess:
         code = self._process.poll()
         if code is not None:
             how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-            raise StartError(f"the server ended by itself ({how})\n{self._tail()}")
-
-    def _tail(self) -> str:
-        lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        shown = "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
-        return f"last lines of {self._log_path}:\n{shown or '  | (empty)'}"
+            raise StartError(f"the server ended by itself ({how})\n{tail(self._log_path)}")
 
     def end(self) -> int:
         """Drain and end the server; return its exit code."""
-        return _end(self._process)
+        return end(self._process)
 
 
 class ReplayProcess:
@@ -144,22 +161,28 @@ class ReplayProcess:
 
     Parameters
     ----------
-    address : str
-        The fast door.
+    addresses : dict of str to str
+        The server's, by door.
     rows : Path
         What `Rows.save` wrote.
     rate : float
         Calls a second.
     directory : Path
         For replay.log.
+    store : str
+        Where its pipeline writes, as `server.features.open_writer` takes it; empty: there is no
+        store.
     """
 
-    def __init__(self, address: str, rows: Path, rate: float, directory: Path) -> None:
+    def __init__(
+        self, addresses: dict[str, str], rows: Path, rate: float, directory: Path, store: str
+    ) -> None:
         self._log_path = directory / "replay.log"
-        arguments = ["server.demo.replay", "--address", address, "--rows", str(rows)]
-        arguments += ["--rate", repr(rate)]
+        arguments = ["server.demo.replay", "--rows", str(rows), "--rate", repr(rate)]
+        arguments += ["--fast", addresses["fast"], "--control", addresses["control"]]
+        arguments += ["--store", store]
         with self._log_path.open("w", encoding="utf-8") as log:
-            self._process = _spawn(arguments, stdout=subprocess.PIPE, stderr=log)
+            self._process = _spawn_module(arguments, stdout=subprocess.PIPE, stderr=log)
         self.state: dict[str, Any] = {}
         assert self._process.stdout is not None
         self._reader = threading.Thread(
@@ -180,6 +203,6 @@ class ReplayProcess:
 
     def end(self) -> dict[str, Any]:
         """Stop sending, wait for the calls in flight, and return the final state."""
-        _end(self._process)
+        end(self._process)
         self._reader.join(END_S)
         return self.state

@@ -3,7 +3,8 @@
 Open loop: call i is due at start + i / rate, whether or not earlier answers came, and its latency
 counts from when it was due. A server that stalls therefore shows the stall in every call that
 waited for it, and so does a client that cannot hold the rate. An ordinary grpcio client: about
-0.2 ms of the latency is its own.
+0.2 ms of the latency is its own. Where a store holds features, `pipeline` writes them before the
+calls that need them; while a call has to wait for that, the schedule waits too.
 
 A process of its own, because drawing the summary would hold this one's GIL for milliseconds. Its
 standard output is one JSON object a line: the whole state, twice a second, the last one with
@@ -18,102 +19,184 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from server.demo.histogram import LatencyHistogram
-from server.demo.traffic import Rows, Traffic
+from server.demo.pipeline import Pipeline, Target
+from server.demo.stores import open_targets
+from server.demo.tally import Tally
+from server.demo.traffic import INCOMPLETE_SHARE, Rows, Traffic
+from server.errors import ScoregateError
+from server.features import Group
+from server.pb.scoregate.v1 import control_pb2
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
 SCORE = "/scoregate.v1.Scoring/Score"
 GET_MODEL = "/scoregate.v1.Scoring/GetModel"
+GET_STATUS = "/scoregate.v1.Control/GetStatus"
 DEADLINE_S = 2.0
 SNAPSHOT_S = 0.5
+STATUS_TIMEOUT_S = 0.4
+AHEAD_S = 0.1
 WARM_UP_CALLS = 20
 MAX_IN_FLIGHT = 1_000  # beyond, calls are sent late, and their latency says so
 KINDS = {pb.FEATURE_TYPE_NUMERIC: "numeric", pb.FEATURE_TYPE_BOOLEAN: "boolean"}
+STATES = {
+    control_pb2.STORE_STATE_OK: "ok",
+    control_pb2.STORE_STATE_DEGRADED: "degraded",
+    control_pb2.STORE_STATE_UNAVAILABLE: "unavailable",
+}
 
 
-class Tally:
-    """What came of the calls. Written by grpc's thread, read by ours, under one lock."""
+class Replay:
+    """Sends the rows over and over until told to stop, and tells how it goes.
 
-    def __init__(self, default_decision: str) -> None:
-        self.lock = threading.Lock()
-        self._default = default_decision
-        self._counts: Counter[str] = Counter()
-        self._decisions: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._first_error = ""
-        self._total = LatencyHistogram()
-        self._recent = LatencyHistogram()
-        self._recent_since = time.monotonic()
+    Parameters
+    ----------
+    score : callable
+        The fast door's Score.
+    traffic : Traffic
+    tally : Tally
+    rate : float
+        Calls a second.
+    pipeline : Pipeline or None
+        Writes the features of the calls; None: they hold all features themselves.
+    status : callable
+        Returns the states of the server's stores, as `store_states`.
+    """
 
-    def answered(self, answer: pb.ScoreResponse, *, fraud: bool, latency_us: float) -> None:
-        """Count one answer."""
-        flagged = answer.decision != self._default
-        counts = self._counts
-        with self.lock:
-            self._recent.add(latency_us)
-            self._decisions[answer.decision] += 1
-            counts["answered"] += 1
-            counts["fraud"] += fraud
-            counts["caught"] += fraud and flagged
-            counts["false_alarms"] += flagged and not fraud
-            defaulted = answer.source_counts.default_value
-            counts["fallback_calls"] += defaulted > 0
-            counts["fallback_values"] += defaulted
-            counts["degraded"] += answer.degraded
+    def __init__(
+        self,
+        score: grpc.UnaryUnaryMultiCallable[bytes, pb.ScoreResponse],
+        traffic: Traffic,
+        tally: Tally,
+        rate: float,
+        pipeline: Pipeline | None,
+        status: Callable[[], list[dict[str, str]]],
+    ) -> None:
+        self._score = score
+        self._traffic = traffic
+        self._tally = tally
+        self._rate = rate
+        self._pipeline = pipeline
+        self._status = status
+        self._slots = threading.Semaphore(MAX_IN_FLIGHT)
+        self._start = time.monotonic()
+        self._sent = self._named = self._incomplete = 0
+        self._behind = 0.0
 
-    def failed(self, status: str, details: str, *, latency_us: float) -> None:
-        """Count one call that got an error."""
-        with self.lock:
-            self._recent.add(latency_us)
-            self._errors[status] += 1
-            self._first_error = self._first_error or f"{status}: {details}"
+    def run(self, stop: threading.Event) -> None:
+        """Send until `stop`; return when every call is answered."""
+        self._start = time.monotonic()
+        done = threading.Event()
+        teller = threading.Thread(target=self._tell, args=(done,), name="teller")
+        teller.start()
+        try:
+            while not stop.is_set() and teller.is_alive():
+                self._send()
+            for _ in range(MAX_IN_FLIGHT):  # every slot back: every call answered or timed out
+                self._slots.acquire(timeout=DEADLINE_S + 1)
+        finally:
+            done.set()
+            teller.join()
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return everything so far; what is "recent" begins anew."""
-        with self.lock:
-            now = time.monotonic()
-            recent, since = self._recent, self._recent_since
-            self._total.merge(recent)
-            self._recent, self._recent_since = LatencyHistogram(), now
-            return {
-                **self._counts,
-                "decisions": dict(self._decisions),
-                "errors": dict(self._errors),
-                "first_error": self._first_error,
-                "recent_calls_per_s": recent.n / max(now - since, 1e-9),
-                "recent_us": _quantiles(recent),
-                "latency_us": _quantiles(self._total),
-            }
+    def _send(self) -> None:
+        """Send the next call when it is due."""
+        call, traffic = self._sent, self._traffic
+        turn, row = divmod(call, traffic.n_rows)
+        request = traffic.request(row, turn)
+        due = self._start + call / self._rate
+        wait = due - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._behind = max(0.0, -wait)
+        self._slots.acquire()
+        if self._pipeline is not None and (waited_s := self._pipeline.wait(call)):
+            self._start += waited_s
+            due += waited_s
+        answer = self._score.future(request, timeout=DEADLINE_S)
+        answer.add_done_callback(partial(self._done, call=call, row=row, due=due))
+        self._sent += 1
+        self._named += int(traffic.is_named[row])
+        self._incomplete += int(traffic.is_incomplete[row])
+
+    def _done(self, answer: Any, call: int, row: int, due: float) -> None:
+        """Count an answer, on grpc's own thread."""
+        latency_us = (time.monotonic() - due) * 1e6
+        if self._pipeline is not None:
+            self._pipeline.answered(call)
+        if answer.code() is grpc.StatusCode.OK:
+            self._tally.answered(row, answer.result(), latency_us=latency_us)
+        else:
+            details = answer.details() or ""
+            self._tally.failed(answer.code().name, details, latency_us=latency_us)
+        self._slots.release()
+
+    def _tell(self, done: threading.Event) -> None:
+        """Print snapshots; end when nobody reads them."""
+        try:
+            while not done.wait(SNAPSHOT_S):
+                self._print()
+            self._print(final=True)
+        except BrokenPipeError:
+            pass
+
+    def _print(self, **more: object) -> None:
+        sent = self._sent
+        state = self._tally.snapshot()
+        state |= {"elapsed_s": time.monotonic() - self._start, "sent": sent}
+        state |= {"turn": max(0, sent - 1) // self._traffic.n_rows + 1}
+        state |= {"named": self._named, "incomplete": self._incomplete, "behind_s": self._behind}
+        if self._pipeline is not None:
+            state |= {"pipeline": self._pipeline.state(), "stores": self._status()}
+        print(json.dumps(state | more), flush=True)  # noqa: T201 - the pipe to the demo
 
 
-def _quantiles(histogram: LatencyHistogram) -> dict[str, float]:
-    shares = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-    found = {name: histogram.quantile_us(share) for name, share in shares.items()}
-    return found | {"max": histogram.max_us}
+def store_states(
+    get_status: Callable[..., control_pb2.GetStatusResponse],
+) -> list[dict[str, str]]:
+    """Return what the server says of every table of features; nothing where it does not answer."""
+    try:
+        status = get_status(control_pb2.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
+    except grpc.RpcError:
+        return []
+    return [
+        {
+            "table": store.table,
+            "kind": store.kind,
+            "group": store.group,
+            "state": STATES.get(store.state, "unknown"),
+            "detail": store.detail,
+        }
+        for store in status.stores
+    ]
 
 
-def replay(address: str, rows: Rows, *, rate: float, stop: threading.Event) -> None:
+def replay(
+    fast: str, control: str, rows: Rows, *, rate: float, store: str, stop: threading.Event
+) -> None:
     """Send the rows over and over until told to stop; print snapshots.
 
     Parameters
     ----------
-    address : str
-        The fast door, host:port.
+    fast, control : str
+        The ports, host:port.
     rows : Rows
         What to send, in order.
     rate : float
         Calls a second.
+    store : str
+        Where the features are written to; empty: every request holds all of them.
     stop : threading.Event
         Ends it.
     """
-    with grpc.insecure_channel(address) as channel:
+    with ExitStack() as open_:
+        channel = open_.enter_context(grpc.insecure_channel(fast))
         get_model = channel.unary_unary(
             GET_MODEL,
             request_serializer=pb.GetModelRequest.SerializeToString,
@@ -121,84 +204,70 @@ def replay(address: str, rows: Rows, *, rate: float, stop: threading.Event) -> N
         )
         model = get_model(pb.GetModelRequest(), timeout=10.0, wait_for_ready=True)
         arm = model.arms[0]
-        columns = [(feature.name, KINDS[feature.type]) for feature in arm.features]
-        traffic = Traffic(rows, columns, arm.layout)
+        traffic = _make_traffic(rows, model, stored=bool(store))
+        pipeline = None
+        if store:
+            groups = [_group(group) for group in arm.groups]
+            targets = open_.enter_context(open_targets(store, groups))
+            pipeline = _open_pipeline(rows, targets, rate)
+            open_.enter_context(pipeline)
         # The client's first calls pay for its threads: let it be others than the ones measured.
         for call in [get_model.future(pb.GetModelRequest()) for _ in range(WARM_UP_CALLS)]:
             call.result(timeout=10.0)
         score: grpc.UnaryUnaryMultiCallable[bytes, pb.ScoreResponse] = channel.unary_unary(
             SCORE, response_deserializer=pb.ScoreResponse.FromString
         )
-        _send(score, traffic, Tally(arm.default_decision), rate, stop)
+        get_status = open_.enter_context(grpc.insecure_channel(control)).unary_unary(
+            GET_STATUS,
+            request_serializer=control_pb2.GetStatusRequest.SerializeToString,
+            response_deserializer=control_pb2.GetStatusResponse.FromString,
+        )
+        status = partial(store_states, get_status)
+        tally = Tally(rows, arm.default_decision)
+        Replay(score, traffic, tally, rate, pipeline, status).run(stop)
 
 
-def _send(
-    score: grpc.UnaryUnaryMultiCallable[bytes, pb.ScoreResponse],
-    traffic: Traffic,
-    tally: Tally,
-    rate: float,
-    stop: threading.Event,
-) -> None:
-    """Pace the calls; answers are counted on grpc's own thread."""
-    slots = threading.Semaphore(MAX_IN_FLIGHT)
-    fraud = traffic.rows.fraud.tolist()
+def _open_pipeline(rows: Rows, targets: Sequence[Target], rate: float) -> Pipeline:
+    return Pipeline(rows, targets, ahead=max(2, round(rate * AHEAD_S)))
 
-    def done(call: Any, row: int, due: float) -> None:
-        latency_us = (time.monotonic() - due) * 1e6
-        if call.code() is grpc.StatusCode.OK:
-            tally.answered(call.result(), fraud=fraud[row], latency_us=latency_us)
-        else:
-            tally.failed(call.code().name, call.details() or "", latency_us=latency_us)
-        slots.release()
 
-    start = time.monotonic()
-    next_snapshot = start + SNAPSHOT_S
-    sent = named = incomplete = 0
+def _make_traffic(rows: Rows, model: pb.GetModelResponse, *, stored: bool) -> Traffic:
+    """Choose the layout: all features, or those that only the caller knows."""
+    features = model.arms[0].features
+    if not stored:
+        columns = [(feature.name, KINDS[feature.type]) for feature in features]
+        return Traffic(rows, columns, model.arms[0].layout, incomplete_share=INCOMPLETE_SHARE)
+    own = [feature.name for feature in features if feature.source == "request"]
+    layout = next(
+        layout for layout in model.layouts if [column.name for column in layout.columns] == own
+    )
+    columns = [(column.name, KINDS[column.type]) for column in layout.columns]
+    return Traffic(rows, columns, layout.fingerprint, incomplete_share=0.0)
 
-    def report(**more: object) -> None:
-        state = tally.snapshot()
-        state |= {"elapsed_s": time.monotonic() - start, "sent": sent, "turn": turn + 1}
-        state |= {"named": named, "incomplete": incomplete, "behind_s": max(0.0, behind), **more}
-        print(json.dumps(state), flush=True)  # noqa: T201 - the pipe to the demo
 
-    turn, behind = 0, 0.0
-    while not stop.is_set():
-        turn, row = divmod(sent, traffic.n_rows)
-        request = traffic.request(row, turn)
-        due = start + sent / rate
-        wait = due - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        behind = -wait
-        slots.acquire()
-        call = score.future(request, timeout=DEADLINE_S)
-        call.add_done_callback(partial(done, row=row, due=due))
-        sent += 1
-        named += int(traffic.is_named[row])
-        incomplete += int(traffic.is_incomplete[row])
-        if due >= next_snapshot:
-            report()
-            next_snapshot = time.monotonic() + SNAPSHOT_S
-    for _ in range(MAX_IN_FLIGHT):  # every slot back: every call answered or timed out
-        slots.acquire(timeout=DEADLINE_S + 1)
-    report(final=True)
+def _group(described: pb.GroupDescription) -> Group:
+    columns = tuple((column.name, KINDS[column.type]) for column in described.columns)
+    return Group(name=described.name, entity=described.entity, columns=columns)
 
 
 def main() -> None:
     """Run as `python -m server.demo.replay`."""
     parser = argparse.ArgumentParser(description="Replay transactions (used by scoregate demo).")
-    parser.add_argument("--address", required=True)
+    parser.add_argument("--fast", required=True)
+    parser.add_argument("--control", required=True)
     parser.add_argument("--rows", required=True, type=Path)
     parser.add_argument("--rate", required=True, type=float)
+    parser.add_argument("--store", default="")
     given = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    rows = Rows.load(given.rows)
     try:
-        replay(given.address, Rows.load(given.rows), rate=given.rate, stop=stop)
+        replay(given.fast, given.control, rows, rate=given.rate, store=given.store, stop=stop)
     except grpc.RpcError as error:
-        sys.exit(f"the fast door at {given.address} did not answer GetModel: {error}")
-    except BrokenPipeError:
-        sys.exit(1)  # the demo is gone; nobody reads
+        sys.exit(f"the fast door at {given.fast} did not answer GetModel: {error}")
+    except ScoregateError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

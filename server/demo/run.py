@@ -1,4 +1,4 @@
-"""The demo from end to end: transactions, model, bundle, server, replay."""
+"""The demo from end to end: transactions, model, bundle, store, server, replay."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from server.demo.artifacts import MODEL, Artifacts, State, fingerprint
+from server.demo.groups import demo_groups
 from server.demo.processes import ReplayProcess, ServerProcess, choose_ports
 from server.demo.report import Steps, Summary
 from server.demo.sizes import Size
+from server.demo.stores import DemoStore, StoreKind, demo_store
+from server.demo.tables import load_tables, save_tables
 from server.errors import StartError
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class DemoOptions:
         How long to replay; None: until a signal.
     rate : float
         Calls a second.
+    store : {"lmdb", "redis", "none"}
+        Where the server finds stored features.
     fresh : bool
         Whether to make everything anew.
     free_ports : bool
@@ -56,6 +61,7 @@ class DemoOptions:
     directory: Path
     seconds: float | None
     rate: float
+    store: StoreKind
     fresh: bool
     free_ports: bool
 
@@ -75,7 +81,9 @@ def run(options: DemoOptions, console: Console) -> None:
     with artifacts.lock():
         state = _prepare(options, artifacts, steps)
         with _stopping() as stop:
-            _serve_and_replay(options, artifacts, state, steps, console, stop)
+            _show_data(state, steps)
+            with _open_store(options, artifacts, state, steps) as store:
+                _serve_and_replay(options, artifacts, state, store, steps, console, stop)
 
 
 def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
@@ -98,18 +106,20 @@ def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
     artifacts.clear()
     version = f"demo-{wanted[:8]}"
     with steps.step("Training and exporting") as detail:
-        report, quality = train_and_export(
+        report, quality, raw_score = train_and_export(
             dataset,
             out=artifacts.bundle(version),
             model_file=artifacts.model_file,
             seed=options.seed,
             step=detail,
         )
-        replay_rows(dataset.test).save(artifacts.rows)
+        replay_rows(dataset.test, raw_score).save(artifacts.rows)
+        save_tables(artifacts.states, dataset.states)
     state = State(
         fingerprint=wanted,
         version=version,
         origin=dataset.origin,
+        groups=[table.group for table in dataset.states],
         n_train=len(dataset.train),
         n_test=len(dataset.test),
         test_quality=quality,
@@ -147,37 +157,56 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _show_data(state: State, steps: Steps) -> None:
+    names = {"auc": "AUC", "average_precision": "average precision"}
+    figures = "".join(f", {names[key]} {value:.3f}" for key, value in state.test_quality.items())
+    steps.say(f"Transactions: {state.origin}")
+    steps.say(f"Trained on {state.n_train:,}; {state.n_test:,} to replay{figures}")
+
+
+@contextmanager
+def _open_store(
+    options: DemoOptions, artifacts: Artifacts, state: State, steps: Steps
+) -> Iterator[DemoStore]:
+    """Fill the batch tables, and run what online records are read from."""
+    groups = demo_groups(with_terminals="terminal" in state.groups)
+    tables = load_tables(artifacts.states, state.groups) if options.store != "none" else []
+    with demo_store(options.store, artifacts.features, groups, tables) as store:
+        for line in store.lines:
+            steps.say(line)
+        yield store
+
+
 def _serve_and_replay(
     options: DemoOptions,
     artifacts: Artifacts,
     state: State,
+    store: DemoStore,
     steps: Steps,
     console: Console,
     stop: threading.Event,
 ) -> None:
     """Start both processes, show the summary until the end, and end them in order."""
-    names = {"auc": "AUC", "average_precision": "average precision"}
-    figures = "".join(f", {names[key]} {value:.3f}" for key, value in state.test_quality.items())
-    steps.say(f"Transactions: {state.origin}")
-    steps.say(f"Trained on {state.n_train:,}; {state.n_test:,} to replay{figures}")
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
     model = f"{MODEL}@{state.version}"
-    server = ServerProcess(options.directory, artifacts.repository, model, ports)
+    server = ServerProcess(
+        options.directory, artifacts.repository, model, ports, store.serve_options
+    )
     try:
         steps.say(
             f"Server ready in {server.ready_s:.2f} s, {server.resident_bytes / 1e6:.0f} MB resident"
         )
         replay = ReplayProcess(
-            server.addresses["fast"], artifacts.rows, options.rate, options.directory
+            server.addresses, artifacts.rows, options.rate, options.directory, store.url
         )
         title = f"Scoregate demo: {model}, {options.rate:g} calls a second offered"
-        summary = Summary(console, title, server.addresses)
+        summary = Summary(console, title, server.addresses, options.store)
         try:
             with summary:
                 while not stop.wait(REFRESH_S):
                     server.check()
                     replay.check()
-                    summary.update(replay.state)
+                    summary.update(replay.state, store.supervise())
                     elapsed = replay.state.get("elapsed_s", 0.0)
                     if options.seconds is not None and elapsed >= options.seconds:
                         break
@@ -185,7 +214,7 @@ def _serve_and_replay(
             final = replay.end()
         server.check()
         if final:
-            summary.finish(final)
+            summary.finish(final, store.supervise())
     finally:
         code = server.end()
     if code != 0:

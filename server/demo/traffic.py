@@ -1,15 +1,17 @@
 """The transactions that the demo replays, and how each becomes a request.
 
 Most requests are dense: all features of the layout, in its order, beside its fingerprint. A share
-is named instead, as a caller without the layout would write. And a share of both comes without
-the terminal's features, as if the caller's own look-up had timed out: the server falls back to
-the schema's defaults, says so in the answer, and counts it. Which row is which is drawn once from
-a fixed seed.
+is named instead, as a caller without the layout would write. Which row is which is drawn once
+from a fixed seed.
+
+Where a store holds the features of customers and terminals, the layout is what only the caller
+knows: the amount and the time. Without a store the caller sends all, and a share of its requests
+comes without the terminal's features, as if its own look-up had timed out: the server falls back
+to the schema's defaults, says so in the answer, and counts it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.demo.columns import TERMINAL_COLUMNS
+from server.demo.files import load_arrays, save_arrays
 from server.errors import InputError
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
@@ -39,6 +42,8 @@ class Rows:
         Ids. `terminal` is empty where the data has none.
     event_time_ms : int64 [n_rows]
         Milliseconds since the Unix epoch.
+    raw_score : float32 [n_rows]
+        What the bundle's engine makes of the row offline.
     """
 
     names: npt.NDArray[np.str_]
@@ -48,24 +53,16 @@ class Rows:
     customer: npt.NDArray[np.str_]
     terminal: npt.NDArray[np.str_]
     event_time_ms: npt.NDArray[np.int64]
+    raw_score: npt.NDArray[np.float32]
 
     def save(self, path: Path) -> None:
         """Write the rows to a .npz file, aside and renamed."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("wb") as file:
-            np.savez(file, **vars(self))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        save_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Rows:
         """Read what `save` wrote; nothing in the file is executed."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read: {error}; run with --fresh") from None
+        return cls(**load_arrays(path, list(cls.__dataclass_fields__)))
 
 
 class Traffic:
@@ -78,6 +75,8 @@ class Traffic:
         The layout: names and types ("numeric", "boolean") in order.
     layout : int
         Its fingerprint.
+    incomplete_share : float
+        Of the requests, how many come without the terminal's features.
 
     Raises
     ------
@@ -85,7 +84,14 @@ class Traffic:
         When the layout has a column that the rows lack.
     """
 
-    def __init__(self, rows: Rows, columns: Sequence[tuple[str, str]], layout: int) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        columns: Sequence[tuple[str, str]],
+        layout: int,
+        *,
+        incomplete_share: float = INCOMPLETE_SHARE,
+    ) -> None:
         place = {str(name): index for index, name in enumerate(rows.names)}
         missing = [name for name, _ in columns if name not in place]
         if missing:
@@ -98,7 +104,7 @@ class Traffic:
         self._values = np.ascontiguousarray(rows.features[:, order])
         rng = np.random.default_rng(MIX_SEED)
         self.is_named = rng.random(self.n_rows) < NAMED_SHARE
-        self.is_incomplete = rng.random(self.n_rows) < INCOMPLETE_SHARE
+        self.is_incomplete = rng.random(self.n_rows) < incomplete_share
         withheld = np.array([name in TERMINAL_COLUMNS for name, _ in columns])
         self._values[np.ix_(self.is_incomplete, withheld)] = np.nan
 

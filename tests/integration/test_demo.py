@@ -32,11 +32,11 @@ def clean_env() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("SCOREG", "DEMO_"))}
 
 
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(directory, *arguments),
         cwd=ROOT,
-        env=clean_env(),
+        env=clean_env() | env,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -52,44 +52,76 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(directory: Path) -> subprocess.CompletedProcess[str]:
     """The run that makes the artifacts; the tests below start from them."""
-    return run(directory, *SIZE, "--seconds", "3")
+    return run(directory, *SIZE, "--seconds", "3", "--store", "none")
+
+
+class Demo:
+    """A demo that runs, and the lines that it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read lines up to one that fits; fail with stderr where none comes."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(self.process.communicate()[1])
+
+    def end(self) -> str:
+        """Send SIGTERM; return all that it has printed."""
+        self.process.terminate()
+        out, err = self.process.communicate(timeout=LIMIT_S)
+        assert self.process.returncode == 0, err
+        return "".join(self.lines) + out
+
+
+Start = Callable[..., Demo]
 
 
 @pytest.fixture
-def background(
-    directory: Path, first: subprocess.CompletedProcess[str]
-) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def background(directory: Path, first: subprocess.CompletedProcess[str]) -> Iterator[Start]:
     """Start a demo without an end, and wait until it replays."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Demo] = []
 
-    def start() -> subprocess.Popen[str]:
+    def start(*arguments: str) -> Demo:
         assert first.returncode == 0, first.stderr
         process = subprocess.Popen(
-            command(directory, *SIZE),
+            command(directory, *SIZE, *arguments),
             cwd=ROOT,
             env=clean_env(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        started.append(process)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if " calls/s " in line:
-                return process
-        raise AssertionError(process.communicate()[1])
+        demo = Demo(process)
+        started.append(demo)
+        demo.until(" calls/s ")
+        return demo
 
     yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    for demo in started:
+        if demo.process.poll() is None:
+            demo.process.kill()
+        demo.process.communicate()
 
 
 def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def ready(directory: Path) -> dict[str, str]:
@@ -126,6 +158,80 @@ def test_what_comes_incomplete_falls_back(first: subprocess.CompletedProcess[str
     assert named > 0
 
 
+def figures(out: str, pattern: str) -> list[int]:
+    """Return the numbers that a line of the last table shows."""
+    found = re.search(pattern, out, re.MULTILINE)
+    assert found is not None, out
+    return [int(number.replace(",", "")) for number in found.groups()]
+
+
+SAME = r"^ +([\d,]+) of ([\d,]+) scores \(.*\) are the offline ones bit for bit"
+DEGRADED = r"^degraded +([\d,]+) answers \(.*\), now ([\d,]+)"
+
+
+@pytest.mark.parametrize("store", ["lmdb", "redis"])
+def test_features_come_from_the_store(
+    directory: Path, first: subprocess.CompletedProcess[str], store: str
+) -> None:
+    assert first.returncode == 0, first.stderr
+    done = run(directory, *SIZE, "--seconds", "2", "--store", store)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
+    assert re.search(r"^errors +none", out, re.MULTILINE), out
+    assert re.search(r"^features +online 100\.0%  batch 0\.0%  default 0\.0%", out, re.MULTILINE), (
+        out
+    )
+    assert figures(out, DEGRADED) == [0, 0]
+    # What is served is what was trained on: the very same bits as offline.
+    same, answered = figures(out, SAME)
+    assert same == answered > 200
+    for table in (f"online {store}", "batch lmdb customer", "batch lmdb terminal"):
+        assert re.search(rf"^store +{table} ok", out, re.MULTILINE), out
+
+
+def test_without_a_store_the_requests_carry_everything(
+    first: subprocess.CompletedProcess[str],
+) -> None:
+    same, answered = figures(first.stdout, SAME)
+    [incomplete] = figures(first.stdout, r"sent incomplete: (\d+)")
+    # A request without the terminal's features may have the same score by chance.
+    assert answered - incomplete <= same < answered
+
+
+def test_a_killed_redis_degrades_answers_and_comes_back(background: Start) -> None:
+    demo = background("--store", "redis")
+    [line] = [line for line in demo.lines if line.startswith("Online tables: redis-server")]
+    found = re.search(r"unix:(\S+), process (\d+)$", line.strip())
+    assert found is not None, line
+    assert Path(found[1]).is_socket()
+    os.kill(int(found[2]), signal.SIGKILL)
+    demo.until(r"redis-server has ended \(SIGKILL\)")
+    demo.until(r"degraded [1-9]\d* \(now [1-9]\d*\).* errors 0$")
+    again = demo.until(r"redis-server (?:starts again as|runs as) process (\d+)")
+    demo.until(r"degraded \d+ \(now 0\)")
+    demo.until(r"degraded \d+ \(now 0\).* errors 0$")
+    out = demo.end()
+    assert re.search(r"^errors +none", out, re.MULTILINE), out
+    degraded, now = figures(out, DEGRADED)
+    assert degraded > 0
+    assert now == 0
+    # While Redis was gone, features came from the batch tables; the pipeline has caught up.
+    assert re.search(r"^features +online \S+  batch (?!0\.0%)\S+", out, re.MULTILINE), out
+    assert re.search(r"^pipeline +[\d,]+ records written, 0 wait$", out, re.MULTILINE), out
+    assert not is_alive(int(again[1]))
+
+
+def test_redis_that_is_not_installed(
+    directory: Path, first: subprocess.CompletedProcess[str]
+) -> None:
+    assert first.returncode == 0, first.stderr
+    done = run(directory, *SIZE, "--seconds", "1", "--store", "redis", PATH="/nowhere")
+    assert done.returncode == 1
+    assert "the demo needs redis-server for --store redis" in done.stderr
+    assert "apt-get install redis-server" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_second_run_uses_what_is_there(
     directory: Path, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -140,9 +246,9 @@ def test_second_run_uses_what_is_there(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_with_0(
-    directory: Path, background: Callable[[], subprocess.Popen[str]], number: signal.Signals
+    directory: Path, background: Start, number: signal.Signals
 ) -> None:
-    process = background()
+    process = background().process
     addresses = ready(directory)
     assert listens(addresses["fast"])
     process.send_signal(number)
@@ -153,10 +259,8 @@ def test_a_signal_ends_everything_with_0(
         assert not listens(addresses[door])
 
 
-def test_a_server_that_dies_is_told_with_its_log(
-    directory: Path, background: Callable[[], subprocess.Popen[str]]
-) -> None:
-    process = background()
+def test_a_server_that_dies_is_told_with_its_log(directory: Path, background: Start) -> None:
+    process = background().process
     os.kill(int(ready(directory)["pid"]), signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
@@ -166,22 +270,20 @@ def test_a_server_that_dies_is_told_with_its_log(
     assert "Traceback" not in err
 
 
-def test_children_do_not_outlive_a_killed_demo(
-    directory: Path, background: Callable[[], subprocess.Popen[str]]
-) -> None:
-    process = background()
+def test_children_do_not_outlive_a_killed_demo(directory: Path, background: Start) -> None:
+    demo = background("--store", "redis")
     fast = ready(directory)["fast"]
-    process.kill()
-    process.wait()
+    [redis] = re.findall(r"Online tables: .*process (\d+)", "".join(demo.lines))
+    demo.process.kill()
+    demo.process.wait()
     limit = time.monotonic() + LIMIT_S
-    while listens(fast) and time.monotonic() < limit:
+    while (listens(fast) or is_alive(int(redis))) and time.monotonic() < limit:
         time.sleep(0.05)
     assert not listens(fast)
+    assert not is_alive(int(redis))
 
 
-def test_a_second_demo_in_the_same_directory(
-    directory: Path, background: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_a_second_demo_in_the_same_directory(directory: Path, background: Start) -> None:
     background()
     other = run(directory, *SIZE, "--seconds", "1")
     assert other.returncode == 2

@@ -35,7 +35,8 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def rows(dataset: Dataset) -> Rows:
-    return replay_rows(dataset.test)
+    rng = np.random.default_rng(0)
+    return replay_rows(dataset.test, rng.random(len(dataset.test), dtype=np.float32))
 
 
 # ------------------------------------------------------------------------------- dataset
@@ -246,13 +247,21 @@ def test_fingerprints_tell_inputs_apart(tmp_path: Path) -> None:
 def test_artifacts_are_found_only_when_whole(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "demo")
     state = State(
-        fingerprint="f", version="v", origin="o", n_train=1, n_test=1, test_quality={"auc": 0.5}
+        fingerprint="f",
+        version="v",
+        origin="o",
+        groups=["customer"],
+        n_train=1,
+        n_test=1,
+        test_quality={"auc": 0.5},
     )
     assert artifacts.find("f") is None
     artifacts.keep(state)
-    assert artifacts.find("f") is None  # no bundle, no rows
+    assert artifacts.find("f") is None  # no bundle, no rows, no states
     artifacts.bundle("v").mkdir(parents=True)
     artifacts.rows.touch()
+    assert artifacts.find("f") is None  # no states
+    artifacts.states.touch()
     assert artifacts.find("f") == state
     assert artifacts.find("another") is None
     artifacts.clear()
