@@ -397,7 +397,7 @@ def test_resolution_equals_the_documented_order(
             world.store.set(
                 key(group.name, i), record(group, row, age_ms=age_ms), delay_ns=delay_ns
             )
-    status, answer, text = world.one(world.request(**values))
+    status, answer, text = world.one(world.request(**values))  # type: ignore[arg-type]  # no feature is named so
     assert (status, text) == (OK, "")
     want = reference(values, online, batch)
     assert list(world.sources(answer).values()) == [source for source, _ in want]

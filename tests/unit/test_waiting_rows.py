@@ -36,7 +36,6 @@ def outcomes(answer: pb.ScoreResponse) -> list[int]:
 def test_a_row_waits_for_its_last_read_and_asks_to_be_woken() -> None:
     world = waiting_world(customer=MS, terminal=2 * MS)
     driver = EngineDriver(world.engine)
-    assert driver.wake_ns is None
     driver.submit(world.request(amount=1.0).SerializeToString(), now_ns=0)
     assert driver.iterate(now_ns=0) == []
     assert driver.wake_ns == MS
