@@ -16,6 +16,8 @@ class RedisStore(OnlineStore):
         connect_timeout_ms: float = 1000,
         stall_us: float = 20_000,
         hedge_after_us: float = 0,
+        cache_bytes: int = 0,
+        cache_ttl_ms: float = 0,
         breaker: BreakerSpec = ...,
         seed: int | None = None,
     ) -> RedisStore: ...
