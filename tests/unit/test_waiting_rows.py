@@ -38,7 +38,8 @@ def test_a_row_waits_for_its_last_read_and_asks_to_be_woken() -> None:
     driver = EngineDriver(world.engine)
     driver.submit(world.request(amount=1.0).SerializeToString(), now_ns=0)
     assert driver.iterate(now_ns=0) == []
-    assert driver.wake_ns == MS
+    woken_ns = driver.wake_ns
+    assert woken_ns == MS
     assert driver.iterate(now_ns=MS) == []
     # The terminal's budget of 2 ms ends as its record comes: the record wins.
     [done] = driver.iterate(now_ns=2 * MS)
