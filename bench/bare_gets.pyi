@@ -1,5 +1,6 @@
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from bench.key_order import Order
 
@@ -8,7 +9,7 @@ def lmdb_gets(
     keys: Sequence[bytes],
     n_gets: int,
     *,
-    order: Order = "uniform",
+    order: Order | Literal["given"] = "uniform",
     seed: int = 0,
     n_per_txn: int = 64,
     exponent: float = 1.0,
@@ -18,7 +19,7 @@ def redis_gets(
     keys: Sequence[bytes],
     n_calls: int,
     *,
-    order: Order = "uniform",
+    order: Order | Literal["given"] = "uniform",
     seed: int = 0,
     depth: int = 1,
     exponent: float = 1.0,

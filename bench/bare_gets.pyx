@@ -164,7 +164,11 @@ cdef int call_all(
 
 def _sequence(keys, n, order, seed, exponent):
     # The chosen keys back to back, and where each ends.
-    chosen = [keys[i] for i in indices(len(keys), n, order, seed=seed, exponent=exponent).tolist()]
+    if order == "given":
+        drawn = np.arange(n) % max(len(keys), 1)
+    else:
+        drawn = indices(len(keys), n, order, seed=seed, exponent=exponent)
+    chosen = [keys[i] for i in drawn.tolist()]
     ends = np.cumsum(np.fromiter(map(len, chosen), np.int64, n), dtype=np.int64)
     return b"".join(chosen), ends
 
@@ -186,8 +190,8 @@ def lmdb_gets(
     keys : sequence of bytes
         All keys that may be asked for.
     n_gets : int
-    order : {"uniform", "zipf"}
-        See `bench.key_order`.
+    order : {"uniform", "zipf", "given"}
+        See `bench.key_order`; "given" asks for the keys as they stand, over and over.
     seed : int
     n_per_txn : int
         Reads between a reset and a renewal of the read transaction.
@@ -259,8 +263,8 @@ def redis_gets(
     keys : sequence of bytes
         Whole keys, prefix included.
     n_calls : int
-    order : {"uniform", "zipf"}
-        See `bench.key_order`.
+    order : {"uniform", "zipf", "given"}
+        See `bench.key_order`; "given" asks for the keys as they stand, over and over.
     seed : int
     depth : int
         GETs that are written before the first reply is read: 1 to 1024.

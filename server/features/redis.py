@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastpath.record import encode_records, record_key
 from server.errors import FeatureStoreError, InputError
 from server.features.redis_errors import ADVICE, first_word, passes
 from server.features.redis_url import parse_redis_url
+from server.features.rows import check_rows, encode_rows
 from server.features.writer import FeatureWriter, Group
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class RedisFeatureWriter(FeatureWriter):
         FeatureStoreError
             The server refused or was not there; the message says how many were written before.
         """
-        times, rows = self._arrays(entity_ids, event_time_ms, values)
+        times, rows = check_rows(self._group, len(entity_ids), event_time_ms, values)
         n_written = 0
         for start in range(0, len(entity_ids), self._batch_size):
             stop = start + self._batch_size
@@ -192,11 +192,9 @@ class RedisFeatureWriter(FeatureWriter):
         rows: NDArray[np.float32],
         only_newer: bool,
     ) -> Iterator[Command]:
-        keys = [self._prefix + record_key(self._group.name, name) for name in entity_ids]
-        packed = encode_records(self._fingerprint, times, rows)
-        n_bytes = packed.shape[1]
-        records: list[bytes] = packed.view(f"V{n_bytes}").ravel().tolist()
-        size = min(COMMAND_RECORDS, max(1, COMMAND_BYTES // n_bytes))
+        keys, records, _ = encode_rows(self._group, self._fingerprint, entity_ids, times, rows)
+        keys = [self._prefix + key for key in keys]
+        size = min(COMMAND_RECORDS, max(1, COMMAND_BYTES // len(records[0])))
         is_script = only_newer or self._ttl_ms > 0
         flag = "1" if only_newer else "0"
         for start in range(0, len(keys), size):
@@ -228,7 +226,7 @@ class RedisFeatureWriter(FeatureWriter):
             n_failures = 1 if n_more else n_failures + 1
 
     def _once(self, commands: list[Command]) -> tuple[list[Command], int, Exception | None]:
-        """Send commands; return those that failed, the records written, and what went wrong."""
+        """Send commands; return those to send again, the records written before, and why."""
         from redis.exceptions import NoScriptError, RedisError
 
         try:
@@ -243,20 +241,16 @@ class RedisFeatureWriter(FeatureWriter):
         except (RedisError, OSError) as error:
             # Any of them may have been carried out; carrying them out again changes nothing.
             return commands, 0, error
-        failed: list[Command] = []
         n_written = 0
-        first: Exception | None = None
-        for command, reply in zip(commands, replies, strict=True):
+        for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, NoScriptError):
                 # The server was restarted, or its scripts flushed.
                 self._sha = ""
             if isinstance(reply, Exception):
-                failed.append(command)
-                if first is None or (passes(first) and not passes(reply)):
-                    first = reply
-            else:
-                n_written += int(reply) if command.is_script else command.n_records
-        return failed, n_written, first
+                # With those behind it, acknowledged or not: of equal ids the last has to count.
+                return commands[i:], n_written, reply
+            n_written += int(reply) if command.is_script else command.n_records
+        return [], n_written, None
 
     def _failure(self, error: Exception, n_written: int) -> FeatureStoreError:
         word, text = first_word(error), str(error)
@@ -269,29 +263,6 @@ class RedisFeatureWriter(FeatureWriter):
             f"{self._shown}: {text.rstrip('.')}{': ' if advice else ''}{advice}; {n_written:,} "
             "records were written before it (writing them again is harmless)"
         )
-
-    def _arrays(
-        self, entity_ids: Sequence[str], event_time_ms: ArrayLike, values: ArrayLike
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        n, k = len(entity_ids), len(self._group.columns)
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(values, dtype=np.float32)
-        times = np.asarray(event_time_ms)
-        if rows.shape != (n, k):
-            raise InputError(
-                f"group {self._group.name!r}: values have shape {rows.shape}; for {n} entities "
-                f"and the group's {k} columns it has to be ({n}, {k})"
-            )
-        if (
-            not np.can_cast(times.dtype, np.int64)
-            or times.dtype == bool
-            or times.shape not in ((), (n,))
-        ):
-            raise InputError(
-                f"group {self._group.name!r}: event times are {times.dtype} of shape "
-                f"{times.shape}; they are whole milliseconds, one or {n} of them"
-            )
-        return np.ascontiguousarray(np.broadcast_to(times, (n,)), dtype=np.int64), rows
 
 
 def connect(arguments: dict[str, Any]) -> redis.Redis:

@@ -42,7 +42,25 @@ def encode_rows(
     InputError
         A shape, a type or an id; the message names the row.
     """
-    n, k = len(entity_ids), len(group.columns)
+    times, rows = check_rows(group, len(entity_ids), event_time_ms, values)
+    if not entity_ids:
+        return [], [], times
+    packed = encode_records(fingerprint, times, rows)
+    records: list[bytes] = packed.view(f"V{packed.shape[1]}").ravel().tolist()
+    return encode_keys(group.name, entity_ids), records, times
+
+
+def check_rows(
+    group: GroupSpec, n: int, event_time_ms: ArrayLike, values: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return event times [n] and values [n, k], contiguous; see `encode_rows`.
+
+    Raises
+    ------
+    InputError
+        A shape or a type.
+    """
+    k = len(group.columns)
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(values, dtype=np.float32)
     if rows.shape != (n, k):
@@ -57,12 +75,7 @@ def encode_rows(
             f"group {group.name!r}: event times are {times.dtype} of shape {times.shape}; they "
             f"are whole milliseconds, one or {n} of them"
         )
-    times = np.ascontiguousarray(np.broadcast_to(times, (n,)), dtype=np.int64)
-    if n == 0:
-        return [], [], times
-    packed = encode_records(fingerprint, times, rows)
-    records: list[bytes] = packed.view(f"V{packed.shape[1]}").ravel().tolist()
-    return encode_keys(group.name, entity_ids), records, times
+    return np.ascontiguousarray(np.broadcast_to(times, (n,)), dtype=np.int64), rows
 
 
 def encode_keys(group: str, entity_ids: Sequence[str]) -> list[bytes]:

@@ -125,6 +125,28 @@ def test_the_last_of_equal_ids_counts(server: RedisServer, client: redis.Redis) 
     assert decode_record(records(client, ["scoregate:customer:c"])[0])[2][0] == 3
 
 
+def test_the_last_of_equal_ids_counts_after_a_failure_too(
+    server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.features.redis.COMMAND_RECORDS", 1)
+    real = redis.client.Pipeline.execute
+    refused: list[object] = []
+
+    def refuse_once(pipeline: redis.client.Pipeline, raise_on_error: bool = True) -> list[object]:
+        # All but the first command are carried out; the first one is said to have found it busy.
+        first = pipeline.command_stack[:1]
+        pipeline.command_stack = pipeline.command_stack[0 if refused else 1 :]
+        lost = [] if refused else [redis.exceptions.TryAgainError("later", status_code="TRYAGAIN")]
+        refused.extend(first)
+        return [*lost, *real(pipeline, raise_on_error)]
+
+    with RedisFeatureWriter(server.url, GROUP) as writer:
+        monkeypatch.setattr(redis.client.Pipeline, "execute", refuse_once)
+        assert writer.write(["c", "c"], [T, T], ROWS[:2]) == 2
+    assert len(refused) >= 2
+    assert decode_record(records(client, ["scoregate:customer:c"])[0])[2][0] == 3
+
+
 def test_database_prefix_expiry_and_password_file_from_the_url(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
@@ -181,8 +203,8 @@ def test_out_of_memory_says_how_far_it_got(
     said = int(
         str(caught.value).split(" records were written")[0].rsplit(" ", 1)[1].replace(",", "")
     )
-    assert said == client.dbsize()
-    assert 0 < said < 60_000
+    # Behind the refused command of a batch, another one may still have found room.
+    assert 0 < said <= client.dbsize() < said + 1000
 
 
 def test_a_replica_is_not_written_to(server: RedisServer) -> None:

@@ -74,7 +74,7 @@ def test_orders_that_cannot_be(n_entities: int, n: int, order: str, exponent: fl
         indices(n_entities, n, order, seed=0, exponent=exponent)  # type: ignore[arg-type]  # is wrong
 
 
-@pytest.mark.parametrize("order", ["uniform", "zipf"])
+@pytest.mark.parametrize("order", ["uniform", "zipf", "given"])
 @pytest.mark.parametrize("n_per_txn", [1, 7, 10_000])
 def test_bare_lmdb_reads_end_with_times(environment: Path, order: str, n_per_txn: int) -> None:
     cpu_ns, wall_ns = lmdb_gets(
@@ -91,6 +91,12 @@ def test_bare_lmdb_reads_end_with_times(environment: Path, order: str, n_per_txn
 def test_bare_lmdb_reads_have_to_find_everything(environment: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"b'customer:x': MDB_NOTFOUND"):
         lmdb_gets(environment, [*KEYS, b"customer:x"], 20_000)
+    # In their order, over and over: the unknown one is reached at the fourth read, or never.
+    given = [KEYS[0], KEYS[1], KEYS[0], b"customer:x"]
+    lmdb_gets(environment, given, 3, order="given")
+    lmdb_gets(environment, given[:3], 10, order="given")
+    with pytest.raises(BenchError, match="read 3, key b'customer:x'"):
+        lmdb_gets(environment, given, 4, order="given")
     with pytest.raises(BenchError, match="cannot be read as an LMDB environment"):
         lmdb_gets(tmp_path / "none", KEYS, 10)
     for n_gets, n_per_txn in ((0, 1), (1, 0)):
