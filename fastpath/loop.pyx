@@ -6,7 +6,8 @@ function without the GIL and with every signal blocked; the main thread never ru
 
 How it works: listening sockets are opened here and watched by loop 0 (see `reactor`); calls from
 Python go through `handover`. Counters are read while the loops write them: aligned 64-bit words,
-each exact, not one instant's picture.
+each exact, not one instant's picture. What connections leave behind goes back to the system
+within seconds (`pool`, `trimmer`).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -56,6 +57,7 @@ from pathlib import Path
 
 from fastpath.errors import LoopError
 from fastpath.listener import open_tcp, open_unix
+from fastpath.trimmer import Trimmer
 
 cdef int64_t SIGNAL_CHECK_NS = 100_000_000
 # A year: beyond it a time-out is none, and the arithmetic cannot overflow.
@@ -99,6 +101,7 @@ cdef class LoopGroup:
     cdef object unix_paths
     cdef object threads
     cdef object lock
+    cdef object trimmer
     cdef bint started
     cdef bint ended
     cdef size_t max_message_bytes
@@ -240,6 +243,11 @@ cdef class LoopGroup:
                 )
                 self.threads.append(thread)
                 thread.start()
+            self.trimmer = Trimmer(self._returned_bytes)
+            self.trimmer.start()
+
+    def _returned_bytes(self) -> int:
+        return sum(read(&self.loops[i].pool.n_returned_bytes) for i in range(self.n_loops))
 
     cdef void set_state(self, int64_t state) noexcept:
         cdef int32_t i
@@ -273,6 +281,9 @@ cdef class LoopGroup:
         for listener in self.sockets:
             listener.close()
         self.sockets = []
+        if self.trimmer is not None:
+            self.trimmer.stop()
+            self.trimmer = None  # it holds a reference to this group
         return True
 
     def drain(self, grace_s: float) -> bool:
