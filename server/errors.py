@@ -42,3 +42,19 @@ class CallError(ScoregateError):
 
 class FeatureStoreError(ScoregateError):
     """A store of features refused, or was not there; the message says how far we got."""
+
+
+class JournalError(ScoregateError):
+    """The journal of changes cannot be read or written; nothing was changed."""
+
+
+class ChangeError(ScoregateError, ValueError):
+    """A change of what serves makes no sense: unknown arm, weights that do not add up."""
+
+
+class ConflictError(ScoregateError):
+    """What serves is not what the change was decided on, or changes are frozen."""
+
+
+class AccessError(ScoregateError):
+    """A caller of the control port is not who it has to be, or may not do that."""

@@ -21,6 +21,14 @@ class ServingState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SERVING_STATE_SERVING: _ClassVar[ServingState]
     SERVING_STATE_NOT_READY: _ClassVar[ServingState]
     SERVING_STATE_DRAINING: _ClassVar[ServingState]
+
+class ModelVersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_VERSION_STATE_UNSPECIFIED: _ClassVar[ModelVersionState]
+    MODEL_VERSION_STATE_AVAILABLE: _ClassVar[ModelVersionState]
+    MODEL_VERSION_STATE_LOADED: _ClassVar[ModelVersionState]
+    MODEL_VERSION_STATE_SERVING: _ClassVar[ModelVersionState]
+    MODEL_VERSION_STATE_BROKEN: _ClassVar[ModelVersionState]
 STORE_STATE_UNSPECIFIED: StoreState
 STORE_STATE_OK: StoreState
 STORE_STATE_DEGRADED: StoreState
@@ -30,6 +38,11 @@ SERVING_STATE_STARTING: ServingState
 SERVING_STATE_SERVING: ServingState
 SERVING_STATE_NOT_READY: ServingState
 SERVING_STATE_DRAINING: ServingState
+MODEL_VERSION_STATE_UNSPECIFIED: ModelVersionState
+MODEL_VERSION_STATE_AVAILABLE: ModelVersionState
+MODEL_VERSION_STATE_LOADED: ModelVersionState
+MODEL_VERSION_STATE_SERVING: ModelVersionState
+MODEL_VERSION_STATE_BROKEN: ModelVersionState
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -129,3 +142,392 @@ class LoopStatus(_message.Message):
     calls: int
     iterations: int
     def __init__(self, index: _Optional[int] = ..., open_connections: _Optional[int] = ..., calls: _Optional[int] = ..., iterations: _Optional[int] = ...) -> None: ...
+
+class ChangeOptions(_message.Message):
+    __slots__ = ("why", "expected_generation", "dry_run", "who")
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    why: str
+    expected_generation: int
+    dry_run: bool
+    who: str
+    def __init__(self, why: _Optional[str] = ..., expected_generation: _Optional[int] = ..., dry_run: _Optional[bool] = ..., who: _Optional[str] = ...) -> None: ...
+
+class ChangeResponse(_message.Message):
+    __slots__ = ("before", "after", "dry_run", "n_buckets_moved", "notes")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    N_BUCKETS_MOVED_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    before: PlanDescription
+    after: PlanDescription
+    dry_run: bool
+    n_buckets_moved: int
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, before: _Optional[_Union[PlanDescription, _Mapping]] = ..., after: _Optional[_Union[PlanDescription, _Mapping]] = ..., dry_run: _Optional[bool] = ..., n_buckets_moved: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PlanDescription(_message.Message):
+    __slots__ = ("generation", "default_model", "models", "frozen")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    default_model: str
+    models: _containers.RepeatedCompositeFieldContainer[ModelPlan]
+    frozen: str
+    def __init__(self, generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelPlan, _Mapping]]] = ..., frozen: _Optional[str] = ...) -> None: ...
+
+class ModelPlan(_message.Message):
+    __slots__ = ("model", "arms", "overrides", "labels", "salt")
+    class OverridesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    arms: _containers.RepeatedCompositeFieldContainer[ArmPlan]
+    overrides: _containers.ScalarMap[str, str]
+    labels: _containers.ScalarMap[str, str]
+    salt: str
+    def __init__(self, model: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmPlan, _Mapping]]] = ..., overrides: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., salt: _Optional[str] = ...) -> None: ...
+
+class ArmPlan(_message.Message):
+    __slots__ = ("arm", "version", "sha256", "weight_basis_points", "thresholds")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BASIS_POINTS_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    version: str
+    sha256: bytes
+    weight_basis_points: int
+    thresholds: _containers.RepeatedCompositeFieldContainer[ThresholdPlan]
+    def __init__(self, arm: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., weight_basis_points: _Optional[int] = ..., thresholds: _Optional[_Iterable[_Union[ThresholdPlan, _Mapping]]] = ...) -> None: ...
+
+class ThresholdPlan(_message.Message):
+    __slots__ = ("name", "score", "raw_score", "is_override")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    RAW_SCORE_FIELD_NUMBER: _ClassVar[int]
+    IS_OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    score: float
+    raw_score: float
+    is_override: bool
+    def __init__(self, name: _Optional[str] = ..., score: _Optional[float] = ..., raw_score: _Optional[float] = ..., is_override: _Optional[bool] = ...) -> None: ...
+
+class DeployRequest(_message.Message):
+    __slots__ = ("model", "version", "traffic_basis_points", "arm", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_BASIS_POINTS_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    traffic_basis_points: int
+    arm: str
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., traffic_basis_points: _Optional[int] = ..., arm: _Optional[str] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class SetTrafficRequest(_message.Message):
+    __slots__ = ("model", "basis_points", "options")
+    class BasisPointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASIS_POINTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    basis_points: _containers.ScalarMap[str, int]
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., basis_points: _Optional[_Mapping[str, int]] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("model", "arm", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    arm: str
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., arm: _Optional[str] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("generation", "options")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    options: ChangeOptions
+    def __init__(self, generation: _Optional[int] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class SetThresholdsRequest(_message.Message):
+    __slots__ = ("model", "arm", "scores", "options")
+    class ScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    arm: str
+    scores: _containers.ScalarMap[str, float]
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., arm: _Optional[str] = ..., scores: _Optional[_Mapping[str, float]] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class SetOverridesRequest(_message.Message):
+    __slots__ = ("model", "set", "remove", "clear", "options")
+    class SetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    CLEAR_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    set: _containers.ScalarMap[str, str]
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    clear: bool
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., set: _Optional[_Mapping[str, str]] = ..., remove: _Optional[_Iterable[str]] = ..., clear: _Optional[bool] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class SetLabelsRequest(_message.Message):
+    __slots__ = ("model", "set", "remove", "options")
+    class SetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    set: _containers.ScalarMap[str, str]
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., set: _Optional[_Mapping[str, str]] = ..., remove: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class RetireRequest(_message.Message):
+    __slots__ = ("model", "arm", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    arm: str
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., arm: _Optional[str] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class FreezeRequest(_message.Message):
+    __slots__ = ("frozen", "options")
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    frozen: bool
+    options: ChangeOptions
+    def __init__(self, frozen: _Optional[bool] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class GetHistoryRequest(_message.Message):
+    __slots__ = ("limit", "before_generation", "model")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    before_generation: int
+    model: str
+    def __init__(self, limit: _Optional[int] = ..., before_generation: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
+class GetHistoryResponse(_message.Message):
+    __slots__ = ("changes", "has_more")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    HAS_MORE_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    has_more: bool
+    def __init__(self, changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., has_more: _Optional[bool] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("generation", "time_ms", "who", "is_verified", "verb", "arguments", "why", "before_generation", "after")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    IS_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    time_ms: int
+    who: str
+    is_verified: bool
+    verb: str
+    arguments: str
+    why: str
+    before_generation: int
+    after: PlanDescription
+    def __init__(self, generation: _Optional[int] = ..., time_ms: _Optional[int] = ..., who: _Optional[str] = ..., is_verified: _Optional[bool] = ..., verb: _Optional[str] = ..., arguments: _Optional[str] = ..., why: _Optional[str] = ..., before_generation: _Optional[int] = ..., after: _Optional[_Union[PlanDescription, _Mapping]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("interval_ms",)
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    interval_ms: int
+    def __init__(self, interval_ms: _Optional[int] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("plan", "change", "traffic")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    plan: PlanDescription
+    change: Change
+    traffic: TrafficReport
+    def __init__(self, plan: _Optional[_Union[PlanDescription, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., traffic: _Optional[_Union[TrafficReport, _Mapping]] = ...) -> None: ...
+
+class TrafficReport(_message.Message):
+    __slots__ = ("generation", "interval_ms", "arms")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    interval_ms: int
+    arms: _containers.RepeatedCompositeFieldContainer[ArmTraffic]
+    def __init__(self, generation: _Optional[int] = ..., interval_ms: _Optional[int] = ..., arms: _Optional[_Iterable[_Union[ArmTraffic, _Mapping]]] = ...) -> None: ...
+
+class ArmTraffic(_message.Message):
+    __slots__ = ("model", "arm", "version", "calls_per_s", "degraded_per_s", "errors_per_s", "p50_us", "p99_us", "decisions_per_s")
+    class DecisionsPerSEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CALLS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    P50_US_FIELD_NUMBER: _ClassVar[int]
+    P99_US_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    arm: str
+    version: str
+    calls_per_s: float
+    degraded_per_s: float
+    errors_per_s: float
+    p50_us: float
+    p99_us: float
+    decisions_per_s: _containers.ScalarMap[str, float]
+    def __init__(self, model: _Optional[str] = ..., arm: _Optional[str] = ..., version: _Optional[str] = ..., calls_per_s: _Optional[float] = ..., degraded_per_s: _Optional[float] = ..., errors_per_s: _Optional[float] = ..., p50_us: _Optional[float] = ..., p99_us: _Optional[float] = ..., decisions_per_s: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelVersions]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelVersions, _Mapping]]] = ...) -> None: ...
+
+class ModelVersions(_message.Message):
+    __slots__ = ("model", "is_default", "versions")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    is_default: bool
+    versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
+    def __init__(self, model: _Optional[str] = ..., is_default: _Optional[bool] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+
+class ModelVersion(_message.Message):
+    __slots__ = ("version", "state", "detail", "labels", "arm", "weight_basis_points", "sha256", "resident_bytes", "engine", "created")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BASIS_POINTS_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    state: ModelVersionState
+    detail: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    arm: str
+    weight_basis_points: int
+    sha256: bytes
+    resident_bytes: int
+    engine: str
+    created: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ModelVersionState, str]] = ..., detail: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ..., weight_basis_points: _Optional[int] = ..., sha256: _Optional[bytes] = ..., resident_bytes: _Optional[int] = ..., engine: _Optional[str] = ..., created: _Optional[str] = ...) -> None: ...
+
+class LoadModelRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("version", "load_ms")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOAD_MS_FIELD_NUMBER: _ClassVar[int]
+    version: ModelVersion
+    load_ms: float
+    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., load_ms: _Optional[float] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ("freed_bytes",)
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    freed_bytes: int
+    def __init__(self, freed_bytes: _Optional[int] = ...) -> None: ...

@@ -39,6 +39,76 @@ class ControlStub:
                 request_serializer=scoregate_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=scoregate_dot_v1_dot_control__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/scoregate.v1.Control/ListModels',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/scoregate.v1.Control/LoadModel',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/scoregate.v1.Control/UnloadModel',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.Deploy = channel.unary_unary(
+                '/scoregate.v1.Control/Deploy',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.DeployRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.SetTraffic = channel.unary_unary(
+                '/scoregate.v1.Control/SetTraffic',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetTrafficRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/scoregate.v1.Control/Promote',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/scoregate.v1.Control/Rollback',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.SetThresholds = channel.unary_unary(
+                '/scoregate.v1.Control/SetThresholds',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetThresholdsRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.SetOverrides = channel.unary_unary(
+                '/scoregate.v1.Control/SetOverrides',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetOverridesRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.SetLabels = channel.unary_unary(
+                '/scoregate.v1.Control/SetLabels',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetLabelsRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.Retire = channel.unary_unary(
+                '/scoregate.v1.Control/Retire',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.RetireRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.Freeze = channel.unary_unary(
+                '/scoregate.v1.Control/Freeze',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.FreezeRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/scoregate.v1.Control/GetHistory',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/scoregate.v1.Control/Watch',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -51,6 +121,98 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Versions on disk and in memory, and whether they can serve.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a version and keeps it loaded, so that deploying it takes no time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Deploy(self, request, context):
+        """Changes of what serves. Each is on disk before it is in force, and reversible
+        by Rollback. `options` may name the generation that the change was decided
+        on: where another one serves by now, the call fails with ABORTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTraffic(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetThresholds(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetOverrides(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLabels(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retire(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Freeze(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """Every change, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """The plan in force at once, then every change as it happens, and the traffic
+        of each arm every `interval_ms`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +220,76 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=scoregate_dot_v1_dot_control__pb2.GetStatusRequest.FromString,
                     response_serializer=scoregate_dot_v1_dot_control__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.ListModelsRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.LoadModelRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.UnloadModelRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'Deploy': grpc.unary_unary_rpc_method_handler(
+                    servicer.Deploy,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.DeployRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'SetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTraffic,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetTrafficRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.PromoteRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.RollbackRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'SetThresholds': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetThresholds,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetThresholdsRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'SetOverrides': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverrides,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetOverridesRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'SetLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabels,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetLabelsRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'Retire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retire,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.RetireRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'Freeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Freeze,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.FreezeRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.GetHistoryResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.WatchRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +319,384 @@ class Control:
             '/scoregate.v1.Control/GetStatus',
             scoregate_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
             scoregate_dot_v1_dot_control__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/ListModels',
+            scoregate_dot_v1_dot_control__pb2.ListModelsRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/LoadModel',
+            scoregate_dot_v1_dot_control__pb2.LoadModelRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/UnloadModel',
+            scoregate_dot_v1_dot_control__pb2.UnloadModelRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Deploy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/Deploy',
+            scoregate_dot_v1_dot_control__pb2.DeployRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetTraffic',
+            scoregate_dot_v1_dot_control__pb2.SetTrafficRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/Promote',
+            scoregate_dot_v1_dot_control__pb2.PromoteRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/Rollback',
+            scoregate_dot_v1_dot_control__pb2.RollbackRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetThresholds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetThresholds',
+            scoregate_dot_v1_dot_control__pb2.SetThresholdsRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverrides(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetOverrides',
+            scoregate_dot_v1_dot_control__pb2.SetOverridesRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetLabels',
+            scoregate_dot_v1_dot_control__pb2.SetLabelsRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/Retire',
+            scoregate_dot_v1_dot_control__pb2.RetireRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Freeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/Freeze',
+            scoregate_dot_v1_dot_control__pb2.FreezeRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/GetHistory',
+            scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/scoregate.v1.Control/Watch',
+            scoregate_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
