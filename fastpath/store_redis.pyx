@@ -453,6 +453,7 @@ cdef class RedisStore(OnlineStore):
                 self.store.links[i].stall_ns = int(stall_us * MICROSECOND_NS)
                 self.store.links[i].seed = (seed + 1 + i) % 2**64
         self.table.impl = self.store
+        self.table.may_wait = 1
         self.table.get = _get
         self.table.abandon = _abandon
         self.table.flush = _flush
