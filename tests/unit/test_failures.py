@@ -25,7 +25,8 @@ def import_everything() -> None:
     """Exceptions may be declared anywhere: look at every module of both packages."""
     for package in (server, fastpath):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if not module.name.endswith(("_grpc", "__main__")):
+            # `feast` runs in Feast's own interpreter.
+            if not module.name.endswith(("_grpc", "__main__", ".feast")):
                 importlib.import_module(module.name)
 
 
