@@ -83,6 +83,13 @@ class StoreServer(RedisServer):
         """Stop the process where it stands; its connections stay open."""
         self.signal(signal.SIGSTOP)
 
+    def kill(self) -> None:
+        """End the process where it stands: a paused one does not go on first."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
     def resume(self) -> None:
         """Let a paused process go on."""
         self.signal(signal.SIGCONT)
