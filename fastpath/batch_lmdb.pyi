@@ -1,5 +1,10 @@
+from typing_extensions import disjoint_base
+
 from fastpath.store import BatchTable
 
+__all__ = ["LmdbBatchTable"]
+
+@disjoint_base
 class LmdbBatchTable(BatchTable):
     def __new__(cls, path: str, n_threads: int, generation: str) -> LmdbBatchTable: ...
     @property

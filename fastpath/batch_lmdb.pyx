@@ -37,6 +37,11 @@ from fastpath.store cimport BatchTable
 
 from fastpath.store import OUTCOMES
 
+__all__ = ["LmdbBatchTable"]
+
+# Address space behind the file: see lmdb_map.
+_SLACK_BYTES = 1 << 20
+
 
 # Owned by the LmdbBatchTable.
 ctypedef struct lmdb_batch_t:
@@ -114,7 +119,8 @@ cdef class LmdbBatchTable(BatchTable):
         self.batch.txns = <MDB_txn**> calloc(n_threads, sizeof(MDB_txn*))
         if self.batch.txns == NULL:
             raise MemoryError
-        open_map(&self.batch.map, self.path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0)
+        reserve = meta.needed_bytes + _SLACK_BYTES
+        open_map(&self.batch.map, self.path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, reserve)
         for i in range(n_threads):
             code = mdb_txn_begin(self.batch.map.env, NULL, MDB_RDONLY, &self.batch.txns[i])
             if code != 0:

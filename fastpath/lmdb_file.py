@@ -86,7 +86,7 @@ def parse_meta(head: bytes, path: Path, state: os.stat_result) -> Meta:
     if page_bytes not in {1 << bits for bits in range(9, 17)}:
         raise StoreError(f"{path}: the page size {page_bytes} is damaged: restore or load it again")
     if len(head) < page_bytes + _HEADER_BYTES + _META.size:
-        raise StoreError(f"{path}: cut within its second meta page: restore or load it again")
+        raise StoreError(f"{path} was cut within its second meta page: restore or load it again")
     newer = max(first, _page(head, page_bytes, path), key=lambda page: page[-1])
     meta = Meta(
         page_bytes=page_bytes,
@@ -106,7 +106,7 @@ def parse_meta(head: bytes, path: Path, state: os.stat_result) -> Meta:
             )
         if (meta.root_page + 1) * page_bytes > meta.file_bytes:
             raise StoreError(
-                f"{path}: cut: {meta.file_bytes} bytes, and the root of its records is at "
+                f"{path} was cut: {meta.file_bytes} bytes, and the root of its records is at "
                 f"{meta.root_page * page_bytes}; restore or load it again"
             )
     return meta

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uintptr_t
 
 from fastpath.c.lmdb cimport MDB_dbi, MDB_env, MDB_txn, MDB_val
 
@@ -10,6 +10,7 @@ ctypedef struct lmdb_map_t:
     MDB_dbi dbi                  # the unnamed database: group:id -> record
     int32_t torn                 # atomic; 1: a page of the map is lost, stop using it
     int32_t guard                # slot of the guard, or -1
+    uintptr_t end                # address behind the map
 
 
 # Opens `directory`; raises StoreError and leaves `map` closed. reserve_bytes: address space to

@@ -5,6 +5,9 @@ then liblmdb maps the file, read only. The map is registered with the guard of `
 page that is lost under us (the file was cut, the disk fails) reads as zeros instead of ending the
 process with SIGBUS, and raises the map's `torn` flag; an assertion in liblmdb is MDB_CORRUPTED.
 
+Whoever opens a map reserves address space behind the file: a damaged page can lead liblmdb up to
+128 KiB past itself, which must still be inside the guarded map.
+
 Not protected: a page whose content was overwritten with something plausible. LMDB has no
 checksums; records carry a fingerprint and a size, which the engine checks.
 """
@@ -52,6 +55,11 @@ cdef extern from "errno.h" nogil:
     const int ENOMEM
     const int ENOSPC
     const int EROFS
+
+
+# Far above a record's size: what claims to be larger is damaged.
+cdef enum:
+    MAX_VALUE_BYTES = 1 << 20
 
 
 def _maps_of(inode):
@@ -157,6 +165,7 @@ cdef int open_map(
         mdb_env_close(env)
         raise StoreError(f"{path}: too many LMDB environments are open in this process")
     map.guard = slot
+    map.end = address + n_bytes
     map.dbi = dbi
     map.env = env
     return 0
@@ -178,5 +187,10 @@ cdef int map_get(
 ) noexcept nogil:
     cdef int code = guarded_get(txn, map.dbi, key, data)
     if load_i32(&map.torn, __ATOMIC_RELAXED) != 0:
+        return MDB_CORRUPTED
+    # A damaged node can claim any size, and LMDB looks only at its start.
+    if code == 0 and (
+        data.mv_size > MAX_VALUE_BYTES or <uintptr_t> data.mv_data + data.mv_size > map.end
+    ):
         return MDB_CORRUPTED
     return code

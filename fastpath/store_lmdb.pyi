@@ -1,9 +1,14 @@
 from typing import Final
 
+from typing_extensions import disjoint_base
+
 from fastpath.store import OnlineStore
+
+__all__ = ["FAILURES", "LmdbEnvironment", "LmdbStore"]
 
 FAILURES: Final[tuple[str, ...]]
 
+@disjoint_base
 class LmdbEnvironment:
     def __new__(cls, path: str, *, required: bool = True) -> LmdbEnvironment: ...
     @property
@@ -16,6 +21,7 @@ class LmdbEnvironment:
     def refresh(self) -> bool: ...
     def stats(self) -> dict[str, int]: ...
 
+@disjoint_base
 class LmdbStore(OnlineStore):
     def __new__(cls, environment: LmdbEnvironment) -> LmdbStore: ...
     @property

@@ -73,6 +73,8 @@ from fastpath.store cimport OnlineStore, read_t
 
 from fastpath.store import OUTCOMES
 
+__all__ = ["FAILURES", "LmdbEnvironment", "LmdbStore"]
+
 # Address space to map at least, and in terms of the writer's map size.
 _RESERVE_BYTES = 64 << 30
 _RESERVE_FACTOR = 4

@@ -47,6 +47,7 @@ DEFAULT_KEEP = 3
 DEFAULT_RUN_RECORDS = 2_000_000
 # Sparse, and copied compactly afterwards.
 _MAP_BYTES = 1 << 40
+_MIN_MAP_BYTES = 1 << 20
 _STATE = "state.json"
 _PARTIAL = ".partial"
 
@@ -158,7 +159,9 @@ class BatchTableWriter(FeatureWriter):
         whole = self._partial / "whole"
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
-        with _failures(self._base), self._open(source, readonly=True) as env:
+        # The copy takes over the map size of this environment: little more than it needs.
+        map_bytes = (source / DATA).stat().st_size + _MIN_MAP_BYTES
+        with _failures(self._base), self._open(source, map_bytes=map_bytes, readonly=True) as env:
             env.copy(str(whole), compact=True)
         descriptor = os.open(whole / DATA, os.O_RDONLY)
         try:
@@ -232,9 +235,11 @@ class BatchTableWriter(FeatureWriter):
                 cursor.putmulti(items, append=True)
             env.sync(True)
 
-    def _open(self, path: Path, *, readonly: bool = False) -> lmdb.Environment:
+    def _open(
+        self, path: Path, *, map_bytes: int = _MAP_BYTES, readonly: bool = False
+    ) -> lmdb.Environment:
         env: lmdb.Environment = self._lmdb.open(
-            str(path), map_size=_MAP_BYTES, readonly=readonly, sync=False, lock=False
+            str(path), map_size=map_bytes, readonly=readonly, sync=False, lock=False
         )
         return env
 
