@@ -80,7 +80,7 @@ def _options() -> ExportOptions:
     return ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
 
 
-def _bundle(kind: str, recipe: list[object]) -> tuple[Path, Path, bool]:
+def bundle_place(kind: str, recipe: list[object]) -> tuple[Path, Path, bool]:
     """Return repository and bundle of one recipe, and whether the bundle is there already."""
     key = hashlib.sha256(json.dumps([*recipe, versions()]).encode()).hexdigest()[:12]
     repository = FOLDER / f"{kind}-{key}"
@@ -96,7 +96,7 @@ def _bundle(kind: str, recipe: list[object]) -> tuple[Path, Path, bool]:
 @cache
 def prepare() -> BenchModel:
     """Train and export the model, unless this recipe's bundle is there."""
-    repository, bundle, there = _bundle("boosted", [N_FEATURES, N_TREES, DEPTH, N_ROWS])
+    repository, bundle, there = bundle_place("boosted", [N_FEATURES, N_TREES, DEPTH, N_ROWS])
     valid, valid_target = rows_and_target(20_000, seed=2)
     if not there:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -122,7 +122,7 @@ def prepare_heavy() -> BenchModel:
 
     Unbounded-style trees on the same features; nothing is claimed about this model itself.
     """
-    repository, bundle, there = _bundle("heavy", [N_FEATURES, HEAVY_TREES, HEAVY_DEPTH])
+    repository, bundle, there = bundle_place("heavy", [N_FEATURES, HEAVY_TREES, HEAVY_DEPTH])
     valid, valid_target = rows_and_target(20_000, seed=2)
     if not there:
         from sklearn.ensemble import ExtraTreesClassifier
