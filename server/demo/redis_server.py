@@ -135,20 +135,23 @@ class RedisServer:
         """
         code = self._process.poll()
         if code is None:
-            again = f", started again {self.n_restarts} times" if self.n_restarts > 1 else ""
-            again = ", started again" if self.n_restarts == 1 else again
-            return f"{self.name} runs as process {self.pid}{again}"
+            return self._running()
         now = time.monotonic()
         if self._restart_at is None:
             self._how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             self._restart_at = now + RESTART_S
         if now < self._restart_at:
             left_s = self._restart_at - now
-            return f"{self.name} has ended ({self._how}), is started again in {left_s:.0f} s"
+            return f"{self.name} has ended ({self._how}), restarts in {left_s:.0f} s"
         self._restart_at = None
         self.n_restarts += 1
         self._process = self._start()
-        return f"{self.name} starts again as process {self.pid}"
+        return self._running()
+
+    def _running(self) -> str:
+        again = f", restarted {self.n_restarts} times" if self.n_restarts > 1 else ""
+        again = ", restarted once" if self.n_restarts == 1 else again
+        return f"{self.name} runs as process {self.pid}{again}"
 
     def end(self) -> None:
         """End the server; ending twice is harmless."""

@@ -42,6 +42,7 @@ GET_STATUS = "/scoregate.v1.Control/GetStatus"
 DEADLINE_S = 2.0
 SNAPSHOT_S = 0.5
 STATUS_TIMEOUT_S = 0.4
+CONNECT_S = 3.0
 AHEAD_S = 0.1
 WARM_UP_CALLS = 20
 MAX_IN_FLIGHT = 1_000  # beyond, calls are sent late, and their latency says so
@@ -177,6 +178,16 @@ def store_states(
     ]
 
 
+def _await_stores(status: Callable[[], list[dict[str, str]]]) -> None:
+    """Wait a little for the server's connections: it is ready without them."""
+    limit = time.monotonic() + CONNECT_S
+    while time.monotonic() < limit:
+        stores = status()
+        if stores and all(store["state"] == "ok" for store in stores):
+            return
+        time.sleep(0.02)
+
+
 def replay(
     fast: str, control: str, rows: Rows, *, rate: float, store: str, stop: threading.Event
 ) -> None:
@@ -223,6 +234,8 @@ def replay(
             response_deserializer=control_pb2.GetStatusResponse.FromString,
         )
         status = partial(store_states, get_status)
+        if store:
+            _await_stores(status)
         tally = Tally(rows, arm.default_decision)
         Replay(score, traffic, tally, rate, pipeline, status).run(stop)
 
