@@ -66,7 +66,7 @@ cdef enum:
     N_REFUSAL_BYTES = 46
     SHRINKS_PER_TICK = 2048      # cold blocks given back: 100 to 200 microseconds
     TICKS_WHEN_BUSY = 4          # connections whose time is looked at between two waits
-    TICKS_WHEN_IDLE = 64
+    TICKS_WHEN_IDLE = 16
 
 cdef int64_t TICK_NS = 1_000_000_000
 cdef int64_t SHORT_TICK_NS = 100_000_000
