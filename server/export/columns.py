@@ -24,6 +24,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from server.bundle.link import RANK_OF_INFINITY, float32_from_rank
 from server.errors import ExportError
 from server.export.trees import Trees
 
@@ -158,18 +159,6 @@ def _impute(imputer: Any, columns: list[Column]) -> list[Column] | None:
 
 
 # ------------------------------------------------------------- exact cuts
-
-
-def float32_from_rank(rank: NDArray[np.int64]) -> Float32Array:
-    """Return the float32 at a place in the order -inf < ... < -0.0 < 0.0 < ... < inf.
-
-    Rank 0 is 0.0, rank -1 is -0.0.
-    """
-    bits = np.where(rank >= 0, rank, 0x80000000 - rank - 1).astype(np.uint32)
-    return bits.view(np.float32)
-
-
-RANK_OF_INFINITY = 0x7F800000
 
 
 def largest_below(column: Column, thresholds: NDArray[np.float64]) -> Float32Array:

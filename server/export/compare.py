@@ -19,13 +19,13 @@ from fastpath.forest import Forest
 from fastpath.model import Model
 from fastpath.onnx import OnnxModel
 from server.bundle.graph import read_graph
+from server.bundle.link import to_score
 from server.bundle.load import Engine, engine_name, native_engine
 from server.bundle.parity import check_equal, describe_row, neighbours, threshold_rows
 from server.bundle.schema import SchemaFile
 from server.errors import ExportError
 from server.export.convert import Converted
 from server.export.frame import Rows
-from server.export.link import to_score
 from server.export.metrics import probabilities
 from server.export.stock import open_session, run
 

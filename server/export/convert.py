@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
+from server.bundle.link import Link
 from server.errors import ExportError
 from server.export.columns import fold_columns, fold_trees, unwrap
-from server.export.families import Link, extract_trees
+from server.export.families import extract_trees
 from server.export.linear import LinearModel, fold_linear, is_linear
 from server.export.onnx_graph import forest_graph, linear_graph
 from server.export.opaque import convert_opaque

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
+from server.bundle.link import Link
 from server.errors import ExportError
 from server.export.trees import Trees, join
 
-Link = Literal["logit", "identity"]
 TREE_LEAF = -1
 
 

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from server.bundle.link import prior_shift, shift_odds, smallest_raw
 from server.bundle.manifest import Threshold
 from server.bundle.report import FlipReport, QuantizationReport
 from server.errors import InputError
 from server.export.compare import Engines, Proof
 from server.export.convert import Converted
-from server.export.link import prior_shift, shift_odds, smallest_raw
 from server.export.measure import measure_sizes, measure_times
 from server.export.metrics import probabilities, quality
 from server.export.options import ExportOptions

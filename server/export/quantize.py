@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.export.families import Link
+from server.bundle.link import Link
 from server.export.trees import Trees
 
 BUDGET_BITS = 24

@@ -26,11 +26,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from server.bundle.link import to_score
 from server.errors import ExportError
 from server.export.columns import unwrap
 from server.export.compare import edge_rows, sklearn_rows, start
 from server.export.convert import Converted, check_classifier, convert
-from server.export.link import to_score
 from server.export.metrics import accepts_missing, probabilities
 from server.export.stock import run
 from tests.support.models import N_FEATURES, make_data

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from server.bundle.link import prior_shift, shift_odds, smallest_raw, to_score
 from server.errors import InputError
 from server.export.families import Link
-from server.export.link import prior_shift, shift_odds, smallest_raw, to_score
 
 
 @settings(max_examples=150, derandomize=True)

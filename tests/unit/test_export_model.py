@@ -14,9 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from server.bundle import load_model, read_bundle
+from server.bundle.link import to_score
 from server.errors import BundleError, ExportError, InputError
 from server.export import ExportOptions, FeatureOptions, export_model
-from server.export.link import to_score
 from tests.support.models import NAMES, export_small, fitted, make_data
 
 

@@ -34,10 +34,10 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from server.bundle import load_model, read_bundle
+from server.bundle.link import to_score
 from server.errors import ExportError
 from server.export.compare import start
 from server.export.convert import convert
-from server.export.link import to_score
 from server.export.metrics import probabilities
 from server.export.opaque import convert_opaque
 from server.export.stock import open_session, run

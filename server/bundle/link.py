@@ -7,14 +7,27 @@ smallest float32 whose score is not below it, once, at export; decisions then re
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from server.errors import InputError
-from server.export.columns import RANK_OF_INFINITY, float32_from_rank
-from server.export.families import Link
 
+Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
+Link = Literal["logit", "identity"]
+
+RANK_OF_INFINITY = 0x7F800000
+
+
+def float32_from_rank(rank: NDArray[np.int64]) -> Float32Array:
+    """Return the float32 at a place in the order -inf < ... < -0.0 < 0.0 < ... < inf.
+
+    Rank 0 is 0.0, rank -1 is -0.0.
+    """
+    bits = np.where(rank >= 0, rank, 0x80000000 - rank - 1).astype(np.uint32)
+    return bits.view(np.float32)
 
 
 def to_score(raw: ArrayLike, link: Link, shift: float = 0.0) -> Float64Array:
