@@ -115,7 +115,7 @@ known() {
         apt-cache show "$package" >/dev/null 2>&1 || return 1
     done
 }
-install() { apt install -y --no-install-recommends "${missing[@]}"; }
+fetch() { apt install -y --no-install-recommends "${missing[@]}"; }
 
 # Packages that start a service, which is then named like them.
 services=()
@@ -135,7 +135,8 @@ for word in "\$@"; do
     case \$word in $(IFS='|' && echo "${services[*]/%/*}")) exit 101 ;; esac
 done
 EOF
-    "${root[@]}" install -m 755 "$ours" "$policy"
+    chmod 755 "$ours"
+    "${root[@]}" cp "$ours" "$policy"
 }
 # Whatever happened: starts are allowed again, and no service of ours is started at boot.
 clean_up() {
@@ -168,8 +169,8 @@ fi
 updated=
 known || { apt update && updated=yes; }
 # Lists may be older than what the archive still holds: refresh them once.
-if ! install; then
-    if [[ -n $updated ]] || ! { apt update && install; }; then
+if ! fetch; then
+    if [[ -n $updated ]] || ! { apt update && fetch; }; then
         echo "deploy/native.sh: apt-get failed; see above, then type: ${root[*]:+sudo }$line" >&2
         exit 1
     fi
