@@ -3,8 +3,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from fastpath.c.hiredis cimport redisReader, redisReplyObjectFunctions
 
 cdef enum:
-    MAX_OWED = 4096              # replies that one connection may owe; a power of two
-    MAX_OUTPUT_BYTES = 262144    # commands that the kernel has not taken yet
+    MAX_OWED = 8192              # replies that one connection may owe; a power of two
+    MAX_OUTPUT_BYTES = 524288    # commands that the kernel has not taken yet
     MAX_REPLY_BYTES = 1048576    # of one incomplete reply
     MAX_PREFIX_BYTES = 128
     MAX_HEAD_BYTES = 192         # everything of a GET before the key's own bytes

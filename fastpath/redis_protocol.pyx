@@ -300,7 +300,10 @@ cdef tuple format_handshake(str username, str password, int database):
         commands.append(_format([b"SELECT", str(database).encode()]))
         steps |= STEP_SELECT
     commands.append(_format([b"PING"]))
-    return b"".join(commands), steps
+    handshake = b"".join(commands)
+    if len(handshake) > MAX_OUTPUT_BYTES:
+        raise StoreError(f"username and password: over {MAX_OUTPUT_BYTES} bytes")
+    return handshake, steps
 
 
 REPLIES = ("value", "nil", "error", "lost")

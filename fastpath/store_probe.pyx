@@ -27,10 +27,10 @@ from fastpath.poller cimport poller_clear, poller_init, poller_t, poller_wait, p
 from fastpath.store cimport OnlineStore, read_t, store_t
 
 from fastpath.errors import StoreError
-from fastpath.store import OUTCOMES
+from fastpath.store import OUTCOMES as _OUTCOMES
 
 cdef enum:
-    N_SLOTS = 4096
+    N_SLOTS = 8192
     SLOT_FREE = -1
 
 cdef int64_t SECOND_NS = 1_000_000_000
@@ -252,7 +252,7 @@ cdef class StoreProbe:
         cdef slot_t* slot = self._slot(ticket)
         if slot.outcome == OUTCOME_PENDING:
             return None
-        outcome = OUTCOMES[slot.outcome]
+        outcome = _OUTCOMES[slot.outcome]
         record = None
         if slot.outcome == OUTCOME_HIT:
             record = (<const char*> slot.record)[:slot.size]
@@ -307,7 +307,7 @@ cdef class StoreProbe:
         keys : sequence of bytes
             Asked in turn.
         n_gets : int
-            Rounded up to a multiple of `n_together`, which is at most 4096.
+            Rounded up to a multiple of `n_together`, which is at most 8192.
 
         Returns
         -------

@@ -8,7 +8,7 @@ from fastpath.redis_tls cimport TlsContext
 from fastpath.store cimport OnlineStore, read_t
 
 cdef enum:
-    MAX_PENDING = 1024           # reads that wait for a reply
+    MAX_PENDING = 4096           # reads that wait for a reply
     N_LINKS = 2
     PRIMARY = 0
     REPLICA = 1
@@ -35,7 +35,9 @@ ctypedef struct redis_t:
     breaker_t breaker
     cache_t cache
     int64_t hedge_after_ns       # 0: off
+    int64_t now_ns               # of the last flush
     int64_t n_pending
+    int32_t n_slots              # that were ever taken
     uint64_t n_hedged
     uint64_t n_hedge_wins
     uint64_t n_failovers

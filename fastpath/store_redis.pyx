@@ -91,7 +91,8 @@ import struct
 
 from fastpath.errors import StoreError
 from fastpath.redis_options import BreakerSpec, RedisTls, check_duration, resolve
-from fastpath.redis_protocol import CAUSES, REFUSALS
+from fastpath.redis_protocol import CAUSES as _CAUSES
+from fastpath.redis_protocol import REFUSALS as _REFUSALS
 
 cdef int64_t MICROSECOND_NS = 1_000
 cdef int64_t MILLISECOND_NS = 1_000_000
@@ -102,7 +103,11 @@ cdef int64_t MILLISECOND_NS = 1_000_000
 
 cdef waiting_t* _take_slot(redis_t* store) noexcept nogil:
     cdef waiting_t* slot = store.free_slots
-    store.free_slots = slot.next
+    if slot != NULL:
+        store.free_slots = slot.next
+    elif store.n_slots < MAX_PENDING:
+        slot = &store.slots[store.n_slots]
+        store.n_slots += 1
     return slot
 
 
@@ -220,12 +225,13 @@ cdef int32_t _get(
                 return OUTCOME_BREAKER
             return OUTCOME_UNREACHABLE
         leg = REPLICA
-    if store.free_slots == NULL:
-        return OUTCOME_BUSY
     ticket = breaker_admit(&store.breaker, now_ns)
     if ticket == 0:
         return OUTCOME_BREAKER
     slot = _take_slot(store)
+    if slot == NULL:
+        breaker_release(&store.breaker, ticket)
+        return OUTCOME_BUSY
     slot.sequences[1 - leg] = -1
     slot.sequences[leg] = link_ask(store.links[leg], key, n_key, slot, now_ns)
     if slot.sequences[leg] < 0:
@@ -273,6 +279,7 @@ cdef void _hedge(redis_t* store, int64_t now_ns) noexcept nogil:
 
 cdef void _flush(void* impl, int64_t now_ns) noexcept nogil:
     cdef redis_t* store = <redis_t*> impl
+    store.now_ns = now_ns
     _hedge(store, now_ns)
     link_flush(store.links[PRIMARY], now_ns)
     if store.links[REPLICA] != NULL:
@@ -306,7 +313,7 @@ cdef void _detach(void* impl) noexcept nogil:
     cdef int32_t i
     for i in range(N_LINKS):
         if store.links[i] != NULL:
-            link_detach(store.links[i], 0)
+            link_detach(store.links[i], store.now_ns)
 
 
 # ---------------------------------------------------------------- for Python
@@ -434,8 +441,6 @@ cdef class RedisStore(OnlineStore):
         self.store = <redis_t*> calloc(1, sizeof(redis_t))
         if self.store == NULL:
             raise MemoryError
-        for i in range(MAX_PENDING):
-            _give_slot(self.store, &self.store.slots[i])
         breaker_configure(&self.store.breaker, breaker, seed)
         self.store.hedge_after_ns = int(hedge_after_us * MICROSECOND_NS)
         if cache_bytes and cache_init(
@@ -443,8 +448,6 @@ cdef class RedisStore(OnlineStore):
         ) != 0:
             raise MemoryError
         self._handshake, steps = format_handshake(username, password, database)
-        if len(self._handshake) > 65536:
-            raise StoreError("username and password: over 65536 bytes")
         self._tls = []
         for i, name in enumerate((address, replica)):
             if name:
@@ -498,11 +501,11 @@ cdef class RedisStore(OnlineStore):
             "pending": store.n_pending,
             "connects": 0,
             "connect_failures": 0,
-            **{f"connect_failures_{cause}": 0 for cause in CAUSES},
-            **{f"disconnects_{cause}": 0 for cause in CAUSES},
+            **{f"connect_failures_{cause}": 0 for cause in _CAUSES},
+            **{f"disconnects_{cause}": 0 for cause in _CAUSES},
             "replies": 0,
             "late_replies": 0,
-            **{f"errors_{refusal}": 0 for refusal in REFUSALS},
+            **{f"errors_{refusal}": 0 for refusal in _REFUSALS},
             "breaker_state": store.breaker.state,
             "breaker_opened": store.breaker.n_opened,
             "hedged": store.n_hedged,
@@ -523,11 +526,11 @@ cdef class RedisStore(OnlineStore):
             totals["connects"] += link.n_connects
             totals["replies"] += link.talk.n_replies
             totals["late_replies"] += link.talk.n_late
-            for i, cause in enumerate(CAUSES):
+            for i, cause in enumerate(_CAUSES):
                 totals["connect_failures"] += link.connect_failures[i]
                 totals[f"connect_failures_{cause}"] += link.connect_failures[i]
                 totals[f"disconnects_{cause}"] += link.disconnects[i]
-            for i, refusal in enumerate(REFUSALS):
+            for i, refusal in enumerate(_REFUSALS):
                 totals[f"errors_{refusal}"] += link.talk.refusals[i]
         return totals
 
@@ -543,5 +546,5 @@ cdef class RedisStore(OnlineStore):
         reason = (<const char*> link.last_reason).decode(errors="replace")
         if link.last_cause == CAUSE_SOCKET:
             reason = os.strerror(link.last_errno) if link.last_errno else "closed by the server"
-        cause = CAUSES[link.last_cause]
+        cause = _CAUSES[link.last_cause]
         return f"{self.address}: {cause}: {reason}" if reason else f"{self.address}: {cause}"

@@ -184,11 +184,11 @@ def test_the_ring_is_bounded_and_forgotten_reads_keep_their_place() -> None:
         talk.forget(n)
         n += 1
         talk.output()
-    assert n == talk.owed == 4096
+    assert n == talk.owed == 8192
     assert talk.feed(bulk(None))
     assert talk.take() == []
     assert talk.n_late == 1
-    assert talk.ask(b"again") == 4096
+    assert talk.ask(b"again") == 8192
 
 
 def test_the_output_is_bounded() -> None:
@@ -196,8 +196,8 @@ def test_the_output_is_bounded() -> None:
     n = 0
     while talk.ask(b"k" * 321) >= 0:
         n += 1
-    assert 0 < n < 4096
-    assert len(talk.output()) <= 262144
+    assert 0 < n < 8192
+    assert len(talk.output()) <= 524288
     assert talk.ask(b"k" * 321) == n, "what was sent makes room"
 
 
