@@ -273,7 +273,7 @@ def connect(arguments: dict[str, Any]) -> redis.Redis:
         from redis.retry import Retry
     except ImportError:
         raise InputError(
-            "writing to Redis needs redis-py: pip install 'scoregate[redis]'"
+            "writing to Redis needs redis-py: pip install 'scoregate[features]'"
         ) from None
     settings: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
