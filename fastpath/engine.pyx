@@ -40,7 +40,7 @@ from fastpath.c.clock cimport CLOCK_REALTIME, clock_gettime, timespec
 from fastpath.entities cimport choose_entity
 from fastpath.features cimport resolve_request, resolve_rest
 from fastpath.metrics cimport add, slot_t
-from fastpath.plan cimport arm_t, find_model, pin, plan_model_t, refusal_t, unpin
+from fastpath.plan cimport arm_t, find_model, find_override, pin, plan_model_t, refusal_t, unpin
 from fastpath.reading cimport read_groups
 from fastpath.request_id cimport make_request_id
 from fastpath.routing cimport bucket_of
@@ -180,6 +180,7 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
     """Begin a row: its id, its bucket, its arm. It is not in the batch yet."""
     cdef const request_t* request = &engine.request
     cdef row_t* row = &engine.rows[engine.n_fresh]
+    cdef int32_t pinned
     cdef span_t key
     row.call = call
     row.waiting = NULL
@@ -197,7 +198,8 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
         key.data = row.request_id
         key.size = row.n_request_id
     row.bucket = bucket_of(model.table, key.data, key.size)
-    row.arm = &model.arms[model.table.arm[row.bucket]]
+    pinned = -1 if row.unsticky else find_override(model, key.data, key.size)
+    row.arm = &model.arms[model.table.arm[row.bucket] if pinned < 0 else pinned]
     return row
 
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastpath._types cimport MAX_LOOPS, model_t, span_t
 from fastpath.routing cimport bucket_table_t
@@ -36,12 +36,21 @@ ctypedef struct arm_t:
     int32_t slot                 # of the metrics
 
 
+ctypedef struct override_t:
+    span_t key
+    int32_t arm
+
+
 ctypedef struct plan_model_t:
     span_t name
     span_t routing_entity        # size 0: none
     int32_t n_arms
     const arm_t* arms
     const bucket_table_t* table
+    int32_t n_overrides
+    const override_t* overrides  # [n_overrides] routing keys pinned to an arm
+    const uint32_t* override_table   # open addressing: index + 1, or 0; size is a power of two
+    uint32_t override_mask
     span_t description           # an encoded GetModelResponse
 
 
@@ -76,6 +85,7 @@ cdef class Plan:
     cdef span_t _span(self, bytes text) except *
     cdef int _compile_model(self, plan_model_t* out, model) except -1
     cdef int _compile_arm(self, arm_t* out, str name, arm, layouts) except -1
+    cdef int _compile_overrides(self, plan_model_t* out, model) except -1
     cdef int _compile_gathers(self, arm_t* out, str where, Schema schema, layouts) except -1
     cdef int _compile_groups(self, arm_t* out, str where, Schema schema) except -1
 
@@ -98,5 +108,9 @@ cdef void unpin(board_t* board, int thread) noexcept nogil
 cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil
 cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil
 cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil
+# Arm that a routing key is pinned to, or -1.
+cdef int32_t find_override(
+    const plan_model_t* model, const uint8_t* key, size_t size
+) noexcept nogil
 # Index of a model by name (empty: the default), or -1.
 cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil

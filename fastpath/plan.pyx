@@ -43,6 +43,7 @@ from fastpath.c.atomic cimport (
     store_i32,
     store_pointer,
 )
+from fastpath.hashing cimport hash_bytes
 from fastpath.model cimport Model
 from fastpath.record cimport RecordGather, record_layout_t
 from fastpath.routing cimport BucketTable
@@ -52,6 +53,9 @@ from fastpath.store cimport BatchTable
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 from posix.stdlib cimport posix_memalign
+
+# Any constant: the keys of the table are chosen by operators, so a look-up probes a bounded run.
+cdef uint64_t OVERRIDE_SEED = 0x0FE221DE
 
 LINKS = {"logit": LINK_LOGIT, "identity": LINK_IDENTITY}
 SCORE_KINDS = {"probability": SCORE_PROBABILITY, "value": SCORE_VALUE}
@@ -82,6 +86,7 @@ class PlanModel(NamedTuple):
     routing_entity: str = ""
     description: bytes = b""         # an encoded GetModelResponse
     layouts: tuple = ()              # further layouts to accept: tuples of (name, type)
+    overrides: dict = {}             # routing key -> index of the arm that it is pinned to
     former_layouts: tuple = ()       # of versions that do not serve: accepted where they can be
 
 
@@ -97,6 +102,25 @@ cdef const plan_t* pin(board_t* board, int thread) noexcept nogil:
 
 cdef void unpin(board_t* board, int thread) noexcept nogil:
     store_pointer(&board.hazards[thread].plan, NULL, __ATOMIC_RELEASE)
+
+
+cdef int32_t find_override(
+    const plan_model_t* model, const uint8_t* key, size_t size
+) noexcept nogil:
+    cdef uint32_t slot
+    cdef uint32_t entry
+    cdef const override_t* candidate
+    if model.n_overrides == 0:
+        return -1
+    slot = hash_bytes(key, size, OVERRIDE_SEED) & model.override_mask
+    entry = model.override_table[slot]
+    while entry != 0:
+        candidate = &model.overrides[entry - 1]
+        if candidate.key.size == size and memcmp(candidate.key.data, key, size) == 0:
+            return candidate.arm
+        slot = (slot + 1) & model.override_mask
+        entry = model.override_table[slot]
+    return -1
 
 
 cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil:
@@ -220,6 +244,36 @@ cdef class Plan:
         out.n_arms = len(model.arms)
         out.arms = arms
         out.table = &table.table
+        return self._compile_overrides(out, model)
+
+    cdef int _compile_overrides(self, plan_model_t* out, model) except -1:
+        cdef override_t* overrides = <override_t*> self._own(
+            len(model.overrides) * sizeof(override_t)
+        )
+        cdef uint32_t size = 4
+        cdef uint32_t slot
+        cdef uint32_t* table
+        while size < 2 * len(model.overrides):
+            size *= 2
+        table = <uint32_t*> self._own(size * sizeof(uint32_t))
+        for index, (key, arm) in enumerate(model.overrides.items()):
+            if not 0 <= arm < len(model.arms):
+                raise PlanError(
+                    f"model {model.name}: key {key!r} is pinned to arm {arm}, but there are "
+                    f"{len(model.arms)}"
+                )
+            overrides[index].key = self._span(key.encode())
+            overrides[index].arm = arm
+            slot = hash_bytes(
+                overrides[index].key.data, overrides[index].key.size, OVERRIDE_SEED
+            ) & (size - 1)
+            while table[slot] != 0:
+                slot = (slot + 1) & (size - 1)
+            table[slot] = index + 1
+        out.n_overrides = len(model.overrides)
+        out.overrides = overrides
+        out.override_table = table
+        out.override_mask = size - 1
         return 0
 
     cdef int _compile_arm(self, arm_t* out, str name, arm, layouts) except -1:

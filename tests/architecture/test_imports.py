@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "features": {"schema", "wire"},
     "entities": {"wire"},
     "stored": {"entities", "features", "record", "schema", "store", "wire"},
-    "plan": {"answer", "model", "record", "routing", "schema", "store", "stored"},
+    "plan": {"answer", "hashing", "model", "record", "routing", "schema", "store", "stored"},
     "rows": {"features", "metrics", "plan", "request_id", "store", "stored", "wire"},
     "waiting": {"metrics", "plan", "rows", "store", "stored"},
     "reading": {"metrics", "rows", "schema", "stored", "waiting"},

@@ -70,6 +70,7 @@ def make_plan(
     arms: Sequence[PlanArm] | None = None,
     weights: Sequence[int] = (10_000,),
     routing_entity: str = "customer",
+    overrides: Mapping[str, int] | None = None,
     former_layouts: tuple[tuple[tuple[str, str], ...], ...] = (),
     batch: Mapping[str, BatchTable] | None = None,
 ) -> Plan:
@@ -80,6 +81,7 @@ def make_plan(
         table=BucketTable.from_weights(b"fraud", weights),
         routing_entity=routing_entity,
         description=b"described",
+        overrides=dict(overrides or {}),
         former_layouts=former_layouts,
     )
     return Plan(generation, [model], batch=batch)

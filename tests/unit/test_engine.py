@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpath.engine import Engine
+from fastpath.errors import PlanError
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from fastpath.request_id import new_request_id
@@ -330,3 +331,31 @@ def test_timings_are_filled_only_where_they_are_asked_for() -> None:
     assert timed.timings.parse_ns > 0
     assert timed.timings.features_ns > 0
     assert timed.timings.total_ns > timed.timings.score_ns > 0
+
+
+def test_a_pinned_key_goes_to_its_arm_whatever_its_bucket() -> None:
+    metrics = Metrics(1)
+    board = PlanBoard()
+    arms = [linear_arm(metrics), linear_arm(metrics, name="canary", version="2")]
+    pins = {f"card-{i}": i % 2 for i in range(0, 2000, 2)}
+    board.publish(make_plan(metrics, arms=arms, weights=(10_000, 0), overrides={**pins, "é": 1}))
+    engine = Engine(board, metrics)
+    layout = arms[0].schema.fingerprint
+
+    def arm_of(**fields: str) -> str:
+        request = pb.ScoreRequest(**fields)  # type: ignore[arg-type]
+        request.dense.layout = layout
+        request.dense.values.extend([0.0, 0.0, 0.0, 0.0])
+        [(status, body, _)] = engine.answer([request.SerializeToString()], now_ns=0)
+        assert status == OK
+        return pb.ScoreResponse.FromString(body).arm
+
+    names = ["champion", "canary"]
+    for i in range(2000):
+        assert arm_of(routing_key=f"card-{i}") == names[pins.get(f"card-{i}", 0)]
+    assert arm_of(routing_key="é") == "canary"
+    assert arm_of(routing_key="") == "champion"
+    # A request id is no key that anybody could pin.
+    assert arm_of(request_id="é") == "champion"
+    with pytest.raises(PlanError, match="pinned to arm 2"):
+        make_plan(metrics, arms=arms, weights=(10_000, 0), overrides={"x": 2})
