@@ -84,9 +84,9 @@ class Summary:
         for place in _places(self._addresses):
             if self._live is None:
                 self._console.print(place, highlight=False, soft_wrap=True)
-        if self._live is None:
-            self._console.print(self._note, LATENCY, sep="\n", highlight=False, soft_wrap=True)
-        else:
+        # Not in the panel, which has to fit on a small screen.
+        self._console.print(self._note, LATENCY, sep="\n", highlight=False, soft_wrap=True)
+        if self._live is not None:
             self._live.start()
         return self
 
@@ -107,11 +107,9 @@ class Summary:
         if not state:
             return
         if self._live is not None:
-            note = Text(f"{self._note} {LATENCY} Ctrl-C ends.", style="dim")
-            body = Group(
-                *map(Text, _places(self._addresses)), "", table(state, process, live=True), note
-            )
-            self._live.update(Panel(body, title=self._title), refresh=True)
+            body = Group(*map(Text, _places(self._addresses)), table(state, process, live=True))
+            panel = Panel(body, title=self._title, subtitle="Ctrl-C ends")
+            self._live.update(panel, refresh=True)
         elif state["elapsed_s"] >= self._next_line_s:
             self._next_line_s = state["elapsed_s"] + LINE_EVERY_S
             self._console.print(line(state), highlight=False, soft_wrap=True)

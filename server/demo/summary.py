@@ -120,11 +120,13 @@ def _store(state: dict[str, Any]) -> Iterator[Row]:
     """How the server sees its tables, and how the pipeline gets on."""
     if "pipeline" not in state:
         return
-    for store in state["stores"]:
-        words = f"{store['table']} {store['kind']} {store['group']} {store['state']}"
-        if store["detail"]:
-            words += f": {store['detail']}"
-        yield "store", " ".join(words.split()), "" if store["state"] == "ok" else "yellow"
+    stores = [
+        f"{store['table']} {store['group'] or store['kind']} {store['state']}"
+        + (f" ({store['detail']})" if store["detail"] else "")
+        for store in state["stores"]
+    ]
+    well = stores and all(store["state"] == "ok" for store in state["stores"])
+    yield "store", ", ".join(stores) or "the server does not say", "" if well else "yellow"
     pipeline = state["pipeline"]
     words = f"{pipeline['written']:,} records written, {pipeline['waiting']:,} wait"
     if pipeline["error"]:

@@ -1,7 +1,9 @@
-"""The README's Python example runs as it stands, against a real server."""
+"""The README's Python examples run as they stand, the first against a real server."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -12,8 +14,12 @@ from tests.support.serving import Serving
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def test_the_first_call_from_python_works_as_printed() -> None:
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example, _ = examples()
     assert "127.0.0.1:50051" in example
     with Serving() as server:
         done = subprocess.run(
@@ -28,3 +34,26 @@ def test_the_first_call_from_python_works_as_printed() -> None:
     dense, named = done.stdout.splitlines()[0], done.stdout.splitlines()[-1]
     assert dense.startswith(("approve ", "review ", "decline "))
     assert named.endswith("3 by default")
+
+
+def test_what_the_writer_writes_is_found(tmp_path: Path) -> None:
+    _, example = examples()
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("-c", example) == ""
+    get = ("-m", "server", "features", "get", "customer", "4712", "--store", "features", "--json")
+    found = json.loads(run(*get))
+    assert found["online"]["values"] == {"[0]": 1.0, "[1]": 99.0}
