@@ -49,6 +49,7 @@ ctypedef struct probe_t:
     watcher_t watcher
     bint entered
     int64_t n_waiting
+    int64_t n_surplus            # ends of reads that had ended, or were abandoned
     slot_t[N_SLOTS] slots
 
 
@@ -76,6 +77,9 @@ cdef void _keep(slot_t* slot, int32_t outcome, const uint8_t* data, size_t size)
 cdef void _done(
     read_t* read, int32_t outcome, const uint8_t* record, size_t n_record, int64_t now_ns
 ) noexcept nogil:
+    if (<slot_t*> read).outcome != OUTCOME_PENDING:
+        (<probe_t*> read.owner).n_surplus += 1
+        return
     (<probe_t*> read.owner).n_waiting -= 1
     _keep(<slot_t*> read, outcome, record, n_record)
 
@@ -338,6 +342,11 @@ cdef class StoreProbe:
             cpu_ns = _now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns
         free(spans)
         return n_hits, wall_ns, cpu_ns
+
+    @property
+    def n_surplus(self):
+        """Ends that no read was waiting for: other than 0, the store breaks its contract."""
+        return self.probe.n_surplus
 
     def close(self):
         """Detach the store: reads that wait end as unreachable."""
