@@ -193,7 +193,8 @@ def _checked(
             as_float32 = float(np.float32(one.raw_score))
         if not (math.isfinite(as_float32) and as_float32 == one.raw_score):
             raise ChangeError(
-                f"{where}: threshold {one.name}: raw score {one.raw_score!r} is not a finite float32"
+                f"{where}: threshold {one.name}: raw score {one.raw_score!r} is not a "
+                "finite float32"
             )
     for low, high in itertools.pairwise(thresholds.values()):
         if not low.raw_score < high.raw_score:
