@@ -16,10 +16,12 @@ from msgspec.structs import replace
 
 from server.bundle.manifest import NAME_PATTERN
 from server.errors import ChangeError
-from server.rollout.state import ArmState, ModelState, PlanState
+from server.rollout.state import ArmState, ModelState, PlanState, pack_table
 
 # Of the keys in a note; the journal has them all.
 MAX_SHOWN_KEYS = 5
+CHAMPION = "champion"
+N_BUCKETS = 10_000
 
 
 class ArmSource(NamedTuple):
@@ -51,6 +53,20 @@ def check_name(name: str, what: str) -> None:
             f"{what}: {name!r} is not a name: 1 to 100 letters, digits, '.', '_' and '-', "
             "the first a letter or a digit"
         )
+
+
+def new_model(model: str, source: ArmSource, arm: str = CHAMPION) -> ModelState:
+    """Return a model that starts to serve: one arm, with all of its traffic."""
+    check_name(model, "model")
+    check_name(source.version, "version")
+    champion = ArmState(
+        name=arm,
+        version=source.version,
+        sha256=source.sha256,
+        weight_basis_points=N_BUCKETS,
+    )
+    # The name is the salt: servers beside each other split alike without being told to.
+    return ModelState(name=model, arms=(champion,), table=pack_table(bytes(N_BUCKETS)), salt=model)
 
 
 def find_model(state: PlanState, name: str) -> ModelState:

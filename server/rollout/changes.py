@@ -5,7 +5,7 @@ Rules
 * A change is a function from a state to a `Changed`: it does nothing, reads no clock and no disk,
   and leaves the generation to whoever puts the state in force. What it refuses, and how, is
   told in `arms`; weights and bucket tables are `split`'s; thresholds, overrides and labels are in
-  `attributes`. All of them are meant to be used from here.
+  `attributes`; what changes the plan as a whole is in `whole`. All are meant to be used from here.
 * The first arm of a model is "champion". A newcomer is "canary", then "canary-2" and so on.
 * A newcomer gets exactly its share; the others keep what is left, in proportion. An arm that
   leaves gives its share to the others in proportion. Either way exactly that share of the buckets
@@ -24,12 +24,14 @@ from msgspec.structs import replace
 
 from server.errors import ChangeError
 from server.rollout.arms import (
+    CHAMPION,
     ArmSource,
     Changed,
     check_name,
     describe_arms,
     drop_overrides,
     find_model,
+    new_model,
     percent,
     resolve_arm,
     with_model,
@@ -40,11 +42,11 @@ from server.rollout.split import (
     MAX_ARMS,
     check_basis_points,
     in_proportion,
-    n_moved,
     with_weights,
     without_arms,
 )
-from server.rollout.state import STATE_FORMAT, ArmState, ModelState, PlanState, pack_table
+from server.rollout.state import ArmState, ModelState, PlanState
+from server.rollout.whole import freeze, initial, n_buckets_moved, restore, same_content, unfreeze
 
 __all__ = [
     "ArmSource",
@@ -66,40 +68,7 @@ __all__ = [
     "unfreeze",
 ]
 
-CHAMPION = "champion"
 CANARY = "canary"
-
-
-def initial(models: Mapping[str, ArmSource], default_model: str = "") -> PlanState:
-    """Return the first state: one champion per model, with all its traffic.
-
-    Parameters
-    ----------
-    models
-        What serves, by name.
-    default_model
-        Model of requests that name none; empty: the only one.
-
-    Raises
-    ------
-    ChangeError
-        No models, several and none the default, or a default that is not among them.
-    """
-    if not models:
-        raise ChangeError("a plan needs at least one model")
-    if not default_model and len(models) > 1:
-        raise ChangeError(
-            f"default_model: say which of {', '.join(sorted(models))} answers requests that "
-            "name none"
-        )
-    default = default_model or next(iter(models))
-    if default not in models:
-        raise ChangeError(
-            f"default_model: {default!r} is not among the models that serve: "
-            f"{', '.join(sorted(models))}"
-        )
-    first = tuple(_first(name, source, CHAMPION) for name, source in sorted(models.items()))
-    return PlanState(generation=0, default_model=default, models=first)
 
 
 def deploy(
@@ -136,7 +105,7 @@ def deploy(
                 f"model {model!r} does not serve yet, so its first version takes all of its "
                 f"traffic: deploy it with {percent(ALL_BASIS_POINTS)}, not {percent(basis_points)}"
             )
-        after = _first(model, source, arm or CHAMPION)
+        after = new_model(model, source, arm or CHAMPION)
         return Changed(with_model(state, after), (f"model {model} starts to serve",))
     name = _newcomer(before, source, arm)
     others = in_proportion(
@@ -263,72 +232,6 @@ def retire(state: PlanState, model: str, arm_or_version: str = "") -> Changed:
             f"{describe_arms(after)}"
         )
     return Changed(with_model(state, after), tuple(notes))
-
-
-def freeze(state: PlanState, why: str) -> Changed:
-    """Refuse changes from now on, except rollbacks.
-
-    Raises
-    ------
-    ChangeError
-        It does not say why.
-    """
-    if not why.strip():
-        raise ChangeError("freeze: say why, so that whoever is refused knows whom to ask")
-    notes = (f"changes were frozen before: {state.frozen}",) if state.frozen else ()
-    return Changed(replace(state, frozen=why), notes)
-
-
-def unfreeze(state: PlanState) -> Changed:
-    """Allow changes again."""
-    notes = () if state.frozen else ("changes were not frozen",)
-    return Changed(replace(state, frozen=""), notes)
-
-
-def restore(current: PlanState, earlier: PlanState) -> Changed:
-    """Bring back all of an earlier state: models, arms, weights, tables, thresholds, overrides.
-
-    Changes that are frozen stay so; a rollback comes through all the same.
-    """
-    restored = replace(
-        earlier, generation=current.generation, frozen=current.frozen, format=STATE_FORMAT
-    )
-    now = {model.name for model in current.models}
-    then = {model.name for model in earlier.models}
-    notes = [f"model {name} serves again" for name in sorted(then - now)]
-    notes += [f"model {name} stops serving" for name in sorted(now - then)]
-    if current.default_model != earlier.default_model:
-        notes.append(f"requests that name no model go to {earlier.default_model} again")
-    return Changed(restored, tuple(notes))
-
-
-def same_content(state: PlanState, other: PlanState) -> bool:
-    """Return whether two states serve the same, whenever they did and whether frozen or not."""
-    return replace(state, generation=other.generation, frozen=other.frozen) == other
-
-
-def n_buckets_moved(before: PlanState, after: PlanState) -> int:
-    """Return how many buckets another bundle scores than before, over the models in both.
-
-    A model has 10,000. Renamed arms and other thresholds move nothing.
-    """
-    pairs = ((model, after.model(model.name)) for model in before.models)
-    return sum(n_moved(model, other) for model, other in pairs if other is not None)
-
-
-def _first(model: str, source: ArmSource, arm: str) -> ModelState:
-    check_name(model, "model")
-    check_name(source.version, "version")
-    champion = ArmState(
-        name=arm,
-        version=source.version,
-        sha256=source.sha256,
-        weight_basis_points=ALL_BASIS_POINTS,
-    )
-    # The name is the salt: servers beside each other split alike without being told to.
-    return ModelState(
-        name=model, arms=(champion,), table=pack_table(bytes(ALL_BASIS_POINTS)), salt=model
-    )
 
 
 def _newcomer(model: ModelState, source: ArmSource, wanted: str) -> str:
