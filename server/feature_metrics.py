@@ -25,10 +25,10 @@ BOUNDS = [*(format(bound / 1e9, "g") for bound in READ_BOUNDS_NS), "+Inf"]
 VERSION = ["model", "model_version"]
 # A store's own counters of what went wrong, by the beginning of their names.
 ERRORS = ("errors_", "disconnects_", "failed_")
+CONNECT_FAILURES = ("connect_failures_",)
 # Store counter -> family: name, help.
 COUNTERS = {
     "connects": ("scoregate_store_connects", "Connections to the store that stood."),
-    "connect_failures": ("scoregate_store_connect_failures", "Connections that did not."),
     "late_replies": ("scoregate_store_late_replies", "Answers that came after their time-out."),
     "breaker_opened": ("scoregate_store_breaker_openings", "Times a circuit breaker opened."),
     "hedged": ("scoregate_store_hedged_reads", "Reads that the replica was asked too."),
@@ -95,8 +95,17 @@ def read_families(snapshot: Snapshot) -> Iterator[Metric]:
 def store_families(stores: FeatureStores) -> Iterator[Metric]:
     """Yield the state of the stores themselves."""
     loops = stores.stats()
-    yield _errors(loops)
     names = {name for loop in loops for name in loop}
+    yield _by_cause(
+        "scoregate_store_errors", "What went wrong with the online store, by cause.", loops, ERRORS
+    )
+    if "connect_failures" in names:
+        yield _by_cause(
+            "scoregate_store_connect_failures",
+            "Connections to the store that did not come to stand, by cause.",
+            loops,
+            CONNECT_FAILURES,
+        )
     for counter, (family, text) in COUNTERS.items():
         if counter in names:
             yield CounterMetricFamily(family, text, value=sum(loop[counter] for loop in loops))
@@ -134,19 +143,18 @@ def store_families(stores: FeatureStores) -> Iterator[Metric]:
     yield from (available, info, records)
 
 
-def _errors(loops: Sequence[Mapping[str, int]]) -> Metric:
-    errors = CounterMetricFamily(
-        "scoregate_store_errors",
-        "What went wrong with the online store, by cause.",
-        labels=["cause"],
-    )
+def _by_cause(
+    name: str, text: str, loops: Sequence[Mapping[str, int]], prefixes: Sequence[str]
+) -> Metric:
+    """Sum the loops' counters of these beginnings; what follows is the cause."""
+    family = CounterMetricFamily(name, text, labels=["cause"])
     causes: dict[str, int] = {}
     for loop in loops:
-        for name, value in loop.items():
-            prefix = next((prefix for prefix in ERRORS if name.startswith(prefix)), "")
+        for counter, value in loop.items():
+            prefix = next((prefix for prefix in prefixes if counter.startswith(prefix)), "")
             if prefix:
-                cause = name.removeprefix("errors_").removeprefix("failed_")
+                cause = counter.removeprefix(prefix)
                 causes[cause] = causes.get(cause, 0) + value
     for cause, value in causes.items():
-        errors.add_metric([cause], value)
-    return errors
+        family.add_metric([cause], value)
+    return family

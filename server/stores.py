@@ -130,10 +130,13 @@ class FeatureStores:
         return reports
 
     def _watch(self, on_new_tables: Callable[[], None]) -> None:
+        is_new = False  # until a plan was made of them: a failure is tried again
         while not self._stopping.wait(self._features.poll_s):
             try:
-                if self._tables is not None and self._tables.refresh():
+                is_new |= self._tables is not None and self._tables.refresh()
+                if is_new:
                     on_new_tables()
+                    is_new = False
                 if self._environment is not None and self._environment.refresh():
                     log.info(
                         "online store %s: %s",
@@ -197,19 +200,30 @@ class FeatureStores:
             state = "unavailable" if trouble else "ok"
             return StoreReport("online", "lmdb", self._environment.path, state, trouble)
         loops = self.stats()
-        n_connected = sum(loop["connected"] for loop in loops)
+        lost = [
+            store for store, loop in zip(self.online, loops, strict=True) if not loop["connected"]
+        ]
         breakers = {BREAKER_STATES[loop["breaker_state"]] for loop in loops} - {"closed"}
         troubles = []
-        if n_connected < len(loops):
-            troubles.append(
-                f"{len(loops) - n_connected} of {len(loops)} loops have no connection: see that "
-                "the server runs, and its password"
-            )
+        if lost:
+            troubles.append(f"{len(lost)} of {len(loops)} loops have no connection")
+            troubles += sorted({_last_error(store) for store in lost} - {""})
         if breakers:
             troubles.append(f"circuit breaker {' and '.join(sorted(breakers))}: reads fail")
-        usable = [loop for loop in loops if loop["connected"] and loop["breaker_state"] == 0]
+        usable = [
+            loop
+            for loop in loops
+            if (loop["connected"] or loop["replica_connected"]) and loop["breaker_state"] == 0
+        ]
+        if lost and any(loop["replica_connected"] for loop in loops):
+            troubles.append(f"the replica {self._redis.replica} is asked instead")
         state = "ok" if not troubles else "degraded" if usable else "unavailable"
         return StoreReport("online", "redis", self._redis.address, state, "; ".join(troubles))
+
+
+def _last_error(store: OnlineStore | None) -> str:
+    """Return why a Redis store has no connection."""
+    return str(getattr(store, "last_error", ""))
 
 
 def _read_password(path: str) -> str:
