@@ -10,7 +10,7 @@ Rules:
 * A call's records are written before the call is sent.
 * They are written only when every earlier call of the same customer and of the same terminal has
   been answered: no call reads a record from its future.
-* A store that is gone or slow holds nothing up for longer than PATIENCE_S: calls go on without
+* A store that is gone or slow holds the calls up once, for PATIENCE_S at most: they go on without
   their records, which wait here, the newest of each entity, until a write succeeds.
 """
 
@@ -82,7 +82,7 @@ class Pipeline:
         self._sent = 0  # calls below it are on their way or answered
         self._next = 0  # the first call whose records have not been looked at
         self._ready = 0  # calls below it may be sent
-        self._held_up = False  # the store takes so long that calls do not wait for it
+        self._held_up = False  # the store fails or takes so long that calls do not wait for it
         # (target, entity) -> the call, not answered yet, whose record is the newest
         self._open: dict[tuple[int, str], int] = {}
         self._waiting: dict[tuple[int, str], int] = {}  # the same, of records to write
@@ -161,7 +161,8 @@ class Pipeline:
                 if not failure:
                     self._waiting.clear()
                     self._n_written += len(batch)
-                self._held_up = False
+                # A store that has failed is not waited for again before it has taken something.
+                self._held_up = bool(failure)
                 self._ready = self._next
                 self._changed.notify_all()
 
