@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fastpath.errors import StoreError
 from fastpath.lmdb_file import read_meta
@@ -37,7 +38,7 @@ from server.features.directory import (
     write_whole,
 )
 from server.features.generations import check_generation, lock_group, prune
-from server.features.rows import encode_rows, key_order
+from server.features.rows import pack_rows, sorted_items
 from server.features.writer import FeatureWriter, Group
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ class BatchTableWriter(FeatureWriter):
         self._base = batch_path(self._directory, group.name)
         self._lock = lock_group(self._directory, group.name)
         self._keys: list[bytes] = []
-        self._records: list[bytes] = []
-        self._n_pending = 0
+        self._packed: list[NDArray[np.uint8]] = []
         self.n_rows_done = 0
         self.began_ms = time.time_ns() // 1_000_000
         self._runs: list[str] = []
@@ -131,12 +131,12 @@ class BatchTableWriter(FeatureWriter):
         """
         if only_newer:
             raise InputError("a batch table is written whole: only_newer makes no sense for it")
-        keys, records, _ = encode_rows(
+        keys, packed, _ = pack_rows(
             self._group, self._fingerprint, entity_ids, event_time_ms, values
         )
         for start in range(0, len(keys), self._run_records):
             self._keys += keys[start : start + self._run_records]
-            self._records += records[start : start + self._run_records]
+            self._packed.append(packed[start : start + self._run_records])
             if len(self._keys) >= self._run_records:
                 self._write_run()
         return len(keys)
@@ -180,7 +180,7 @@ class BatchTableWriter(FeatureWriter):
 
     def close(self) -> None:
         """Let go of the group. What was not committed stays aside, to be resumed or replaced."""
-        self._keys, self._records = [], []
+        self._keys, self._packed = [], []
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -211,20 +211,14 @@ class BatchTableWriter(FeatureWriter):
 
     def _write_run(self) -> None:
         name = f"run-{len(self._runs):04d}"
-        keys, records = self._keys, self._records
-        order = key_order(keys)
-        # Of equal keys the last counts; the order is stable, so it stands last.
-        items = [
-            (keys[i], records[i])
-            for i, j in zip(order, [*order[1:], -1], strict=True)
-            if j < 0 or keys[i] != keys[j]
-        ]
+        n_rows = len(self._keys)
+        items = sorted_items(self._keys, np.concatenate(self._packed)) if n_rows else []
         run = self._partial / name
         shutil.rmtree(run, ignore_errors=True)
         self._append(run, items)
         self._runs.append(name)
-        self.n_rows_done += len(keys)
-        self._keys, self._records = [], []
+        self.n_rows_done += n_rows
+        self._keys, self._packed = [], []
         self._save_state()
 
     def _append(self, path: Path, items: Any) -> None:

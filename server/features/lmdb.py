@@ -25,13 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fastpath.errors import StoreError
 from fastpath.lmdb_file import read_meta
 from server.errors import FeatureStoreError, InputError
 from server.features.directory import DATA, online_path
-from server.features.rows import encode_rows, key_order
+from server.features.rows import as_bytes, pack_rows, sorted_items
 from server.features.writer import FeatureWriter, Group
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class LmdbFeatureWriter(FeatureWriter):
         """
         if self._env is None:
             raise FeatureStoreError(f"{self._path}: the writer is closed")
-        keys, records, times = encode_rows(
+        keys, packed, times = pack_rows(
             self._group, self._fingerprint, entity_ids, event_time_ms, values
         )
         n_written = 0
@@ -129,9 +130,9 @@ class LmdbFeatureWriter(FeatureWriter):
             some = slice(start, start + self._batch_size)
             try:
                 if only_newer:
-                    n_written += self._write_newer(keys[some], records[some], times[some].tolist())
+                    n_written += self._write_newer(keys[some], packed[some], times[some].tolist())
                 else:
-                    n_written += self._write_all(keys[some], records[some])
+                    n_written += self._write_all(keys[some], packed[some])
             except Exception as error:
                 import lmdb
 
@@ -146,18 +147,18 @@ class LmdbFeatureWriter(FeatureWriter):
             self._env = None
             _release(self._path)
 
-    def _write_all(self, keys: list[bytes], records: list[bytes]) -> int:
+    def _write_all(self, keys: list[bytes], packed: NDArray[np.uint8]) -> int:
         assert self._env is not None
-        items = [(keys[i], records[i]) for i in key_order(keys)]
         with self._env.begin(write=True) as txn, txn.cursor() as cursor:
-            cursor.putmulti(items)
-        return len(items)
+            cursor.putmulti(sorted_items(keys, packed))
+        return len(keys)
 
-    def _write_newer(self, keys: list[bytes], records: list[bytes], times: list[int]) -> int:
+    def _write_newer(self, keys: list[bytes], packed: NDArray[np.uint8], times: list[int]) -> int:
         assert self._env is not None
+        records = as_bytes(packed)
         n_written = 0
         with self._env.begin(write=True) as txn:
-            for i in key_order(keys):
+            for i in sorted(range(len(keys)), key=keys.__getitem__):
                 stored = txn.get(keys[i])
                 if stored is not None and _event_time(stored) > times[i]:
                     continue
