@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from bench.errors import LoadError, LoadInputError
-from bench.generator import Generator, Limits, LoadResult, Message, Progress, Schedule
+from bench.generator import Limits, Message, Progress, Schedule
 from server.pb.scoregate.v1 import scoring_pb2 as pb
+from tests.support.generating import ANY_MACHINE, assert_whole, echoes, load
 from tests.support.h2client import ECHO
-from tests.support.h2server import Call, H2Server, RawServer
+from tests.support.h2server import Call, H2Server
 from tests.support.serving import FEATURES, MODEL, ROOT, Serving, example_repository
-
-ANY_MACHINE = Limits(
-    max_lag_p99_ms=1e6,
-    max_late_share=1,
-    max_stall_ms=1e6,
-    max_clock_jump_ms=1e6,
-    max_busy_share=1,
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,34 +42,6 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-
-
-def echoes(*sizes: int) -> list[Message]:
-    """Return messages that differ, and whose answer is the message."""
-    bodies = [bytes((i * 31 + j) % 256 for j in range(n)) for i, n in enumerate(sizes)]
-    return [Message(ECHO, body, body) for body in bodies]
-
-
-def one(message: bytes = b"x", expected: bytes | None = None) -> list[Message]:
-    return [Message(ECHO, message, expected)]
-
-
-def load(address: str, messages: list[Message] | None = None, **options: Any) -> Generator:
-    return Generator(address, messages or one(), **{"limits": ANY_MACHINE, **options})
-
-
-def assert_whole(result: LoadResult) -> None:
-    """Check what must hold of every run."""
-    assert result.n_sent >= result.n_answered == result.latency.count == result.service_time.count
-    assert result.lag.count == result.n_sent
-    assert result.n_answered == sum(result.status_counts.values())
-    assert result.n_scheduled == result.n_answered + sum(result.transport_errors.values())
-    assert sum(row.calls for row in result.series) == result.n_scheduled
-    assert sum(row.errors for row in result.series) == result.n_errors + result.n_wrong
-    assert result.valid == (not result.invalid_reasons)
-    back = LoadResult.from_json(json.loads(json.dumps(result.to_json())))
-    assert back.latency.encode() == result.latency.encode()
-    assert back.to_json() == result.to_json()
 
 
 # ---------------------------------------------------------------- good servers
@@ -319,212 +281,6 @@ def test_a_call_that_finds_no_stream_in_time_is_given_up() -> None:
     assert_whole(result)
 
 
-# ---------------------------------------------------------------- errors by name
-
-
-def test_errors_are_counted_by_status() -> None:
-    def serve(call: Call) -> None:
-        status = int(call.message)
-        note = "nothing%20here: f%C3%BCr 1" if status else ""
-        call.answer(b"" if status == 0 else None, status=status, note=note)
-
-    messages = [Message(ECHO, str(s).encode()) for s in (0, 0, 3, 14)]
-    with H2Server(serve) as server:
-        shape: dict[str, Any] = {"n_connections": 1, "n_streams": 1}
-        result = load(server.address, messages, **shape).run_closed(n_calls=40)
-        half = Limits(**{**vars(ANY_MACHINE), "max_error_share": 0.5})
-        allowed = load(server.address, messages, limits=half, **shape).run_closed(n_calls=40)
-        almost = Limits(**{**vars(ANY_MACHINE), "max_error_share": 0.49})
-        refused = load(server.address, messages, limits=almost, **shape).run_closed(n_calls=40)
-    assert result.status_counts == {"OK": 20, "INVALID_ARGUMENT": 10, "UNAVAILABLE": 10}
-    assert result.n_errors == 20
-    assert result.latency.count == 40
-    assert result.first_error == "INVALID_ARGUMENT: nothing here: für 1"
-    assert "20 of 40 calls failed" in result.invalid_reasons[0]
-    assert result.first_error in result.invalid_reasons[0]
-    assert allowed.valid
-    assert not refused.valid
-    assert_whole(result)
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "cause"),
-    [
-        (lambda call: call.answer(b"x", http=503), "HTTP status not 200"),
-        (lambda call: call.answer(b"x", status=None), "no valid grpc-status"),
-        (lambda call: call.answer(b"x", status=99), "no valid grpc-status"),
-        (lambda call: call.answer(None), "not one whole message"),
-        (lambda call: call.answer(b"12345", cut=2), "not one whole message"),
-        (lambda call: call.answer(b"12345", cut=7), "not one whole message"),
-        (lambda call: call.reset(), "stream reset by the server"),
-    ],
-)
-def test_broken_answers_are_counted_by_cause(behaviour: Any, cause: str) -> None:
-    with H2Server(behaviour) as server:
-        result = load(server.address, n_connections=2, n_streams=2).run_closed(n_calls=30)
-    assert result.transport_errors == {cause: 30}
-    assert result.calls_per_s == 0
-    assert not result.valid
-    assert f"30 {cause}" in result.invalid_reasons[0]
-    assert_whole(result)
-
-
-def test_calls_time_out_and_their_streams_are_reset() -> None:
-    def serve(call: Call) -> None:
-        if call.number % 4:
-            call.answer(b"")
-
-    with H2Server(serve) as server:
-        result = load(
-            server.address, n_connections=1, n_streams=2, timeout_s=0.1, slack_s=0.05
-        ).run_closed(n_calls=16)
-        assert server.n_resets >= 3
-    assert result.status_counts == {"OK": 12}
-    assert result.transport_errors == {"timed out": 4}
-    assert_whole(result)
-
-
-def test_it_comes_back_after_a_lost_connection() -> None:
-    def serve(call: Call) -> None:
-        if call.number % 10 == 9:
-            call.hang_up()
-        else:
-            call.answer(b"")
-
-    with H2Server(serve) as server:
-        result = load(server.address, n_connections=1, n_streams=1).run_closed(n_calls=50)
-        assert server.n_connections >= 5
-    assert result.status_counts == {"OK": 45}
-    assert result.transport_errors == {"connection closed by the server": 5}
-    assert result.connection_errors == {"closed by the server": 5}
-    assert result.n_reconnects >= 4
-    assert_whole(result)
-
-
-def test_a_goaway_costs_no_call() -> None:
-    def serve(call: Call) -> None:
-        call.answer(b"", leave=call.number % 10 == 9)
-
-    with H2Server(serve) as server:
-        result = load(server.address, n_connections=1, n_streams=1).run_closed(n_calls=50)
-    assert result.status_counts == {"OK": 50}
-    assert result.transport_errors == {}
-    assert result.connection_errors == {"left after GOAWAY": result.n_reconnects + 1} or (
-        result.connection_errors == {"left after GOAWAY": result.n_reconnects}
-    )
-    assert result.n_reconnects >= 4
-    assert result.valid, result.invalid_reasons
-
-
-def test_a_server_may_allow_fewer_streams() -> None:
-    n_open = []
-
-    def serve(call: Call) -> None:
-        n_open.append(call.protocol.h2.open_inbound_streams)
-        call.answer(b"", delay_s=0.01)
-
-    with H2Server(serve, max_streams=3) as server:
-        result = load(server.address, n_connections=1, n_streams=20).run_closed(n_calls=60)
-    assert result.status_counts == {"OK": 60}
-    assert max(n_open) == 3
-    assert not result.valid
-    assert "the server allows 3 streams per connection, 20 were asked for" in str(
-        result.invalid_reasons
-    )
-
-
-# ---------------------------------------------------------------- servers that are none
-
-
-def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(LoadError, match=f"cannot connect to 127.0.0.1:{port}: Connection refused"):
-        load(f"127.0.0.1:{port}").run_closed(n_calls=1)
-
-
-def test_no_such_socket(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="No such file or directory"):
-        load(f"unix:{tmp_path}/none.sock").run_closed(n_calls=1)
-
-
-def test_a_server_that_talks_something_else() -> None:
-    def serve(accepted: socket.socket) -> None:
-        accepted.recv(1000)
-        accepted.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-        accepted.recv(1000)
-
-    with RawServer(serve) as server, pytest.raises(LoadError, match="does not speak HTTP/2"):
-        load(server.address).run_closed(n_calls=1)
-
-
-def test_a_server_that_closes_at_once() -> None:
-    with (
-        RawServer(lambda accepted: accepted.recv(10)) as server,
-        pytest.raises(LoadError, match="closes every connection"),
-    ):
-        load(server.address).run_closed(n_calls=1)
-
-
-def test_a_server_that_says_nothing_at_all() -> None:
-    with RawServer(lambda accepted: server.ended.wait()) as server:
-        generator = load(
-            server.address, timeout_s=0.2, slack_s=0.0, connect_timeout_s=0.3, give_up_s=0.7
-        )
-        result = generator.run_closed(n_calls=1_000_000)
-    assert result.n_answered == 0
-    assert set(result.transport_errors) == {"timed out"}
-    assert "no call was answered for 0.7 s" in result.invalid_reasons[0]
-    assert_whole(result)
-
-
-def test_a_server_that_turns_to_garbage() -> None:
-    greeting = b"\0\0\0\4\0\0\0\0\0"
-
-    def serve(accepted: socket.socket) -> None:
-        accepted.sendall(greeting)
-        n_read = 0
-        while piece := accepted.recv(65536):
-            n_read += len(piece)
-            if n_read > 90:  # preface, SETTINGS and what belongs to them are shorter; calls longer
-                accepted.sendall(b"\xff" * 200)
-
-    with RawServer(serve) as server:
-        result = load(server.address, give_up_s=0.5).run_closed(n_calls=1000)
-    assert result.n_answered == 0
-    assert not result.valid
-    lost = {"not HTTP/2", "closed by the server", "reset by the server"}
-    assert set(result.connection_errors) <= lost
-    assert "not HTTP/2" in result.transport_errors
-    assert result.n_reconnects >= 1
-
-
-def test_a_server_that_dies_during_the_run() -> None:
-    n_served = [0]
-
-    def serve(call: Call) -> None:
-        n_served[0] += 1
-        call.answer(b"")
-
-    server = H2Server(serve)
-    with server:
-        generator = load(server.address, n_connections=2, n_streams=2, give_up_s=0.6)
-
-        def kill(progress: Progress) -> None:
-            if progress.n_answered > 50 and server._thread.is_alive():
-                server.__exit__(None, None, None)
-
-        result = generator.run_closed(duration_s=60, on_progress=kill)
-        # Its end on leaving the block must find a loop.
-        server.__enter__()
-    assert result.n_answered > 50
-    assert "no call was answered for 0.6 s" in result.invalid_reasons[0]
-    assert result.connection_errors["connection refused"] >= 1
-    # Backoff: far fewer attempts than there was time for.
-    assert sum(result.connection_errors.values()) < 100
-    assert_whole(result)
-
-
 # ---------------------------------------------------------------- truth about itself
 
 
@@ -593,57 +349,3 @@ def test_ctrl_c_ends_a_run(echo: dict[str, str]) -> None:
             assert line == "up\n"
     process.communicate(timeout=30)
     assert process.returncode == 0
-
-
-# ---------------------------------------------------------------- arguments
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"address": "nowhere"}, "no address"),
-        ({"address": "127.0.0.1:99999"}, "1 to 65535"),
-        ({"address": "unix:"}, "no socket's path"),
-        ({"address": "no.such.host.invalid:80"}, "cannot be resolved"),
-        ({"messages": []}, "no messages"),
-        ({"messages": [b"x"]}, "message 0 is a bytes"),
-        ({"messages": [Message("Echo", b"")]}, "no method's path"),
-        ({"messages": [Message(ECHO, b"")], "check": "bytes"}, "message 0 has nothing to check"),
-        ({"messages": [Message(ECHO, b"")], "check": "most"}, "none, bytes, score"),
-        ({"n_connections": 0}, "n_connections is 0"),
-        ({"n_streams": 1.5}, "n_streams is 1.5"),
-        ({"n_connections": 100_000, "n_streams": 100}, "at most 1000000"),
-        ({"timeout_s": 0}, "timeout_s is 0"),
-        ({"check_share": 1.1}, "check_share is 1.1"),
-        ({"order": "sorted"}, "cycle or random"),
-        ({"core": 4096}, "core 4096 is not among"),
-    ],
-)
-def test_arguments_that_cannot_be(options: dict[str, Any], said: str) -> None:
-    arguments = {"address": "127.0.0.1:1", "messages": one(), **options}
-    with pytest.raises(LoadInputError, match=said):
-        Generator(arguments.pop("address"), arguments.pop("messages"), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda g: g.run_closed(), "either duration_s or n_calls"),
-        (lambda g: g.run_closed(duration_s=1, n_calls=1), "either duration_s or n_calls"),
-        (lambda g: g.run_closed(n_calls=0), "n_calls is 0"),
-        (lambda g: g.run_closed(duration_s=-1), "duration_s is -1"),
-        (lambda g: g.run_open(np.array([], dtype=np.int64)), "n > 0"),
-        (lambda g: g.run_open(np.array([0.5])), "float64"),
-        (lambda g: g.run_open(np.array([2, 1])), "has to ascend"),
-        (lambda g: g.run_open(np.array([-1, 1])), "has to ascend"),
-        (lambda g: g.run_open(np.array([1, 2]), warmup_s=-1), "warmup_s is -1"),
-    ],
-)
-def test_runs_that_cannot_be(call: Any, said: str) -> None:
-    with pytest.raises(LoadInputError, match=said):
-        call(load("127.0.0.1:1"))
-
-
-def test_limits_that_cannot_be() -> None:
-    with pytest.raises(LoadInputError, match="max_error_share"):
-        Limits(max_error_share=float("nan"))
