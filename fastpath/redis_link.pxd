@@ -49,6 +49,7 @@ ctypedef struct link_t:
     int64_t retry_ns
     int64_t deadline_ns
     int64_t progress_ns          # bytes last came, or were first owed
+    bint is_first                # what was asked last is all that is owed, and was not sent
     uint64_t replies_before      # of earlier connections
     uint64_t n_connects
     uint64_t[N_CAUSES] connect_failures
@@ -68,7 +69,7 @@ cdef void link_attach(link_t* link, const watcher_t* watcher, int64_t now_ns) no
 cdef void link_detach(link_t* link, int64_t now_ns) noexcept nogil
 # Asks GET prefix+key. Returns its sequence number, or -1: not connected, or too many on their way.
 cdef int64_t link_ask(
-    link_t* link, const uint8_t* key, size_t n_key, void* token, int64_t now_ns
+    link_t* link, const uint8_t* key, size_t n_key, void* token
 ) noexcept nogil
 # Sends what was asked, connects, gives up: what is due.
 cdef void link_flush(link_t* link, int64_t now_ns) noexcept nogil

@@ -297,17 +297,20 @@ cdef void link_detach(link_t* link, int64_t now_ns) noexcept nogil:
 
 
 cdef int64_t link_ask(
-    link_t* link, const uint8_t* key, size_t n_key, void* token, int64_t now_ns
+    link_t* link, const uint8_t* key, size_t n_key, void* token
 ) noexcept nogil:
     if link.state != LINK_READY:
         return -1
     if conversation_owed(&link.talk) == 0:
-        link.progress_ns = now_ns
+        link.is_first = True     # the server's time begins when it is sent
     return conversation_ask(&link.talk, key, n_key, token)
 
 
 cdef void link_flush(link_t* link, int64_t now_ns) noexcept nogil:
     if link.state == LINK_READY:
+        if link.is_first:
+            link.is_first = False
+            link.progress_ns = now_ns
         if (conversation_owed(&link.talk) > 0
                 and now_ns - link.progress_ns >= link.stall_ns):
             _lose(link, CAUSE_TIMEOUT, 0, now_ns)

@@ -286,7 +286,7 @@ cdef class StoreProbe:
         with nogil:
             _turn(self.probe, timeout_ns)
 
-    def get(self, bytes key not None, *, double timeout_s=1.0):
+    def get(self, bytes key not None, *, double timeout_s=10.0):
         """Read one record: (outcome, record or None). "timeout" where none came in time."""
         ticket = self.begin(key)
         cdef int64_t give_up_ns = _now_ns(CLOCK_MONOTONIC) + <int64_t> (timeout_s * SECOND_NS)
@@ -303,7 +303,7 @@ cdef class StoreProbe:
                 return "timeout", None
             self.turn(left_ns / SECOND_NS)
 
-    def measure(self, keys, *, int64_t n_gets, int64_t n_together, double timeout_s=1.0):
+    def measure(self, keys, *, int64_t n_gets, int64_t n_together, double timeout_s=10.0):
         """Read many records, `n_together` per iteration, without the GIL.
 
         Parameters

@@ -233,7 +233,7 @@ cdef int32_t _get(
         breaker_release(&store.breaker, ticket)
         return OUTCOME_BUSY
     slot.sequences[1 - leg] = -1
-    slot.sequences[leg] = link_ask(store.links[leg], key, n_key, slot, now_ns)
+    slot.sequences[leg] = link_ask(store.links[leg], key, n_key, slot)
     if slot.sequences[leg] < 0:
         breaker_release(&store.breaker, ticket)
         _give_slot(store, slot)
@@ -269,9 +269,7 @@ cdef void _hedge(redis_t* store, int64_t now_ns) noexcept nogil:
     cdef waiting_t* slot = store.oldest
     while slot != NULL and now_ns - slot.asked_ns >= store.hedge_after_ns:
         _leave_hedge(store, slot)
-        slot.sequences[REPLICA] = link_ask(
-            store.links[REPLICA], slot.key, slot.n_key, slot, now_ns
-        )
+        slot.sequences[REPLICA] = link_ask(store.links[REPLICA], slot.key, slot.n_key, slot)
         if slot.sequences[REPLICA] >= 0:
             add(&store.n_hedged, 1)
         slot = store.oldest

@@ -38,6 +38,11 @@ def until(probe: StoreProbe, condition: Callable[[], bool]) -> None:
         probe.turn(0.01)
 
 
+def steady(address: str, **options: Any) -> RedisStore:
+    """A store that takes a slow machine for no stuck connection, unless it is told to."""
+    return RedisStore(address, **{"stall_us": 60e6, **options})
+
+
 @contextlib.contextmanager
 def opened(store: RedisStore, *, connected: bool = True) -> Iterator[StoreProbe]:
     """A store's loop, by default with its primary connected."""
@@ -59,7 +64,7 @@ def test_it_reads_what_redis_py_wrote(server: StoreServer, kind: str) -> None:
     }
     for key, value in values.items():
         server.put("scoregate:" + key.decode(), value)
-    with opened(RedisStore(address)) as probe, server.client() as client:
+    with opened(steady(address)) as probe, server.client() as client:
         for key, value in values.items():
             assert probe.get(key) == ("hit", value)
             assert value == client.get(b"scoregate:" + key)
@@ -69,7 +74,7 @@ def test_it_reads_what_redis_py_wrote(server: StoreServer, kind: str) -> None:
 def test_reads_of_one_iteration_leave_together(server: StoreServer) -> None:
     with server.client() as client:
         client.mset({f"scoregate:many:{i}": b"%d " % i * 800 for i in range(1000)})
-    store = RedisStore(server.unix)
+    store = steady(server.unix)
     with opened(store) as probe:
         tickets = [probe.begin(b"many:%d" % (i % 1100)) for i in range(1020)]
         until(probe, lambda: store.stats()["pending"] == 0)
@@ -79,7 +84,7 @@ def test_reads_of_one_iteration_leave_together(server: StoreServer) -> None:
 
 
 def test_more_reads_than_it_holds_are_busy(server: StoreServer) -> None:
-    store = RedisStore(server.unix)
+    store = steady(server.unix)
     with opened(store) as probe:
         tickets = [probe.begin(b"x") for _ in range(4100)]
         assert [probe.take(t) for t in tickets[4096:]] == [("busy", None)] * 4
@@ -93,10 +98,10 @@ def test_password_user_and_database() -> None:
             client.execute_command("ACL", "SETUSER", "reader", "on", ">pass", "~*", "+@all")
         server.put("scoregate:k", b"in 3", password="secret", db=3)
         for user, password in (("", "secret"), ("reader", "pass")):
-            store = RedisStore(server.unix, username=user, password=password, database=3)
+            store = steady(server.unix, username=user, password=password, database=3)
             with opened(store) as probe:
                 assert probe.get(b"k") == ("hit", b"in 3")
-        with opened(RedisStore(server.unix, password="secret")) as probe:
+        with opened(steady(server.unix, password="secret")) as probe:
             assert probe.get(b"k") == ("absent", None)
 
 
@@ -112,7 +117,7 @@ def test_a_refused_handshake_is_a_clear_state(
     options: dict[str, Any], cause: str, words: str
 ) -> None:
     with StoreServer("--requirepass", "secret") as server:
-        store = RedisStore(server.unix, **options)
+        store = steady(server.unix, **options)
         with opened(store, connected=False) as probe:
             until(probe, lambda: store.stats()[f"connect_failures_{cause}"] >= 2)
             assert probe.get(b"k") == ("unreachable", None)
@@ -125,7 +130,7 @@ def test_wrong_type_is_refused_and_does_not_open_the_breaker(server: StoreServer
     with server.client() as client:
         client.delete("scoregate:list")
         client.lpush("scoregate:list", "1")
-    store = RedisStore(server.tcp, breaker=HASTY)
+    store = steady(server.tcp, breaker=HASTY)
     with opened(store) as probe:
         for _ in range(50):
             assert probe.get(b"list") == ("refused", None)
@@ -135,7 +140,7 @@ def test_wrong_type_is_refused_and_does_not_open_the_breaker(server: StoreServer
 
 def test_no_server_at_start_then_one() -> None:
     server = StoreServer()
-    store = RedisStore(server.tcp)
+    store = steady(server.tcp)
     with opened(store, connected=False) as probe:
         assert probe.get(b"k") == ("unreachable", None)
         until(probe, lambda: store.stats()["connect_failures_closed"] >= 2)
@@ -149,7 +154,7 @@ def test_no_server_at_start_then_one() -> None:
 def test_killed_with_reads_waiting_and_restarted() -> None:
     with StoreServer() as server:
         server.put("scoregate:k", b"v")
-        store = RedisStore(server.unix, breaker=CALM, stall_us=60e6)
+        store = steady(server.unix, breaker=CALM)
         with opened(store) as probe:
             assert probe.get(b"k") == ("hit", b"v")
             server.pause()
@@ -170,7 +175,7 @@ def test_late_replies_are_dropped_and_not_mixed_up() -> None:
     with StoreServer() as server:
         for i in range(20):
             server.put(f"scoregate:{i}", b"value %d" % i)
-        store = RedisStore(server.unix, breaker=CALM, stall_us=60e6)
+        store = steady(server.unix, breaker=CALM)
         with opened(store) as probe:
             server.pause()
             for i in range(10):
@@ -188,7 +193,7 @@ def test_late_replies_are_dropped_and_not_mixed_up() -> None:
 def test_paused_the_breaker_opens_and_it_recovers() -> None:
     with StoreServer() as server:
         server.put("scoregate:k", b"v")
-        store = RedisStore(server.unix, breaker=HASTY, stall_us=60e6)
+        store = steady(server.unix, breaker=HASTY)
         with opened(store) as probe:
             server.pause()
             for _ in range(HASTY.min_reads):
@@ -206,7 +211,7 @@ def test_paused_the_breaker_opens_and_it_recovers() -> None:
 def test_a_stuck_connection_is_discarded_and_made_again() -> None:
     with StoreServer() as server:
         server.put("scoregate:k", b"v")
-        store = RedisStore(server.unix, breaker=CALM, stall_us=20_000)
+        store = steady(server.unix, breaker=CALM, stall_us=20_000)
         with opened(store) as probe:
             server.pause()
             ticket = probe.begin(b"k")
@@ -260,7 +265,7 @@ WHOLE = b"$4112\r\n" + RECORD + b"\r\n"
 
 
 def test_the_largest_record_in_pieces() -> None:
-    with scripted((WHOLE, WHOLE)) as address, opened(RedisStore(address, stall_us=60e6)) as probe:
+    with scripted((WHOLE, WHOLE)) as address, opened(steady(address)) as probe:
         assert probe.get(b"k", timeout_s=PATIENCE_S) == ("hit", RECORD)
         assert probe.get(b"k", timeout_s=PATIENCE_S) == ("hit", RECORD)
 
@@ -277,7 +282,7 @@ def test_the_largest_record_in_pieces() -> None:
 )
 def test_a_broken_reply_ends_the_connection_not_the_store(answer: bytes, cause: str) -> None:
     with scripted((answer,), (WHOLE, WHOLE)) as address:
-        store = RedisStore(address, breaker=CALM, stall_us=60e6)
+        store = steady(address, breaker=CALM)
         with opened(store) as probe:
             first = probe.get(b"k", timeout_s=PATIENCE_S)
             if b"$-1" in answer:
@@ -291,7 +296,7 @@ def test_a_broken_reply_ends_the_connection_not_the_store(answer: bytes, cause: 
 
 def test_a_server_that_accepts_and_says_nothing_is_left_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        store = RedisStore(f"127.0.0.1:{listener.getsockname()[1]}", connect_timeout_ms=20)
+        store = steady(f"127.0.0.1:{listener.getsockname()[1]}", connect_timeout_ms=20)
         with opened(store, connected=False) as probe:
             until(probe, lambda: store.stats()["connect_failures_timeout"] >= 2)
             assert "timeout" in store.last_error
@@ -323,7 +328,7 @@ def client_tls(files: Certificates, **changes: Any) -> RedisTls:
 def test_tls_with_both_sides_verified(
     tls_server: TlsServer, files: Certificates, host: str
 ) -> None:
-    store = RedisStore(f"{host}:{tls_server.tls_port}", tls=client_tls(files))
+    store = steady(f"{host}:{tls_server.tls_port}", tls=client_tls(files))
     with opened(store) as probe:
         tickets = [probe.begin(b"k") for _ in range(1000)]
         until(probe, lambda: store.stats()["pending"] == 0)
@@ -341,7 +346,7 @@ def test_tls_with_both_sides_verified(
 def test_tls_refused_says_why(
     tls_server: TlsServer, files: Certificates, changes: dict[str, Any], words: str
 ) -> None:
-    store = RedisStore(f"127.0.0.1:{tls_server.tls_port}", tls=client_tls(files, **changes))
+    store = steady(f"127.0.0.1:{tls_server.tls_port}", tls=client_tls(files, **changes))
     with opened(store, connected=False) as probe:
         until(probe, lambda: store.stats()["connect_failures_tls"] >= 1)
         assert words in store.last_error.lower()
@@ -350,7 +355,7 @@ def test_tls_refused_says_why(
 
 def test_tls_without_verification(tls_server: TlsServer, files: Certificates) -> None:
     options = client_tls(files, ca_file="", verify=False)
-    with opened(RedisStore(f"127.0.0.1:{tls_server.tls_port}", tls=options)) as probe:
+    with opened(steady(f"127.0.0.1:{tls_server.tls_port}", tls=options)) as probe:
         assert probe.get(b"k", timeout_s=PATIENCE_S) == ("hit", RECORD)
 
 
@@ -361,7 +366,7 @@ def test_cleartext_to_a_tls_port_and_the_reverse(
         (f"127.0.0.1:{tls_server.tls_port}", None),
         (server.tcp, client_tls(files)),
     ):
-        store = RedisStore(address, tls=tls, connect_timeout_ms=200)
+        store = steady(address, tls=tls, connect_timeout_ms=200)
         with opened(store, connected=False) as probe:
             until(probe, lambda s=store: s.stats()["connect_failures"] >= 1)  # type: ignore[misc]
             assert store.last_error
@@ -380,9 +385,9 @@ def test_tls_files_that_cannot_be_used_are_named(files: Certificates, tmp_path: 
     ]
     for changes, words in cases:
         with pytest.raises(StoreError, match=words):
-            RedisStore("localhost:1", tls=client_tls(files, **changes))
+            steady("localhost:1", tls=client_tls(files, **changes))
     with pytest.raises(StoreError, match="server_name"):
-        RedisStore("unix:/socket", tls=client_tls(files))
+        steady("unix:/socket", tls=client_tls(files))
 
 
 # ---------------------------------------------------------------- replica and cache
@@ -392,9 +397,7 @@ def test_hedged_reads_win_while_the_primary_is_paused(server: StoreServer) -> No
     server.put("scoregate:k", b"replica's")
     with StoreServer() as primary:
         primary.put("scoregate:k", b"primary's")
-        store = RedisStore(
-            primary.unix, replica=server.unix, hedge_after_us=1000, breaker=CALM, stall_us=60e6
-        )
+        store = steady(primary.unix, replica=server.unix, hedge_after_us=1000, breaker=CALM)
         with opened(store) as probe:
             until(probe, lambda: store.stats()["replica_connected"] == 1)
             primary.pause()
@@ -410,7 +413,7 @@ def test_hedged_reads_win_while_the_primary_is_paused(server: StoreServer) -> No
 def test_the_replica_is_asked_alone_while_the_primary_is_away(server: StoreServer) -> None:
     server.put("scoregate:k", b"replica's")
     primary = StoreServer()
-    store = RedisStore(primary.unix, replica=server.unix)
+    store = steady(primary.unix, replica=server.unix)
     with opened(store, connected=False) as probe:
         until(probe, lambda: store.stats()["replica_connected"] == 1)
         assert probe.get(b"k") == ("hit", b"replica's")
@@ -423,9 +426,7 @@ def test_the_replica_is_asked_alone_while_the_primary_is_away(server: StoreServe
 
 def test_lost_on_both_sides_a_read_ends_once() -> None:
     with StoreServer() as primary, StoreServer() as replica:
-        store = RedisStore(
-            primary.unix, replica=replica.unix, hedge_after_us=1, breaker=CALM, stall_us=60e6
-        )
+        store = steady(primary.unix, replica=replica.unix, hedge_after_us=1, breaker=CALM)
         with opened(store) as probe:
             until(probe, lambda: store.stats()["replica_connected"] == 1)
             primary.pause()
@@ -443,7 +444,7 @@ def test_lost_on_both_sides_a_read_ends_once() -> None:
 def test_the_cache_answers_for_its_time_even_without_a_server() -> None:
     with StoreServer() as server:
         server.put("scoregate:k", b"v1")
-        store = RedisStore(server.unix, cache_bytes=1 << 20, cache_ttl_ms=3_600_000)
+        store = steady(server.unix, cache_bytes=1 << 20, cache_ttl_ms=3_600_000)
         with opened(store) as probe:
             assert probe.get(b"k") == ("hit", b"v1")
             assert probe.get(b"none") == ("absent", None)
@@ -461,7 +462,7 @@ def test_the_cache_answers_for_its_time_even_without_a_server() -> None:
 
 def test_the_cache_asks_again_after_its_time(server: StoreServer) -> None:
     server.put("scoregate:cached", b"v1")
-    store = RedisStore(server.unix, cache_bytes=1 << 20, cache_ttl_ms=1)
+    store = steady(server.unix, cache_bytes=1 << 20, cache_ttl_ms=1)
     with opened(store) as probe:
         assert probe.get(b"cached") == ("hit", b"v1")
         server.put("scoregate:cached", b"v2")
@@ -488,4 +489,4 @@ def test_the_cache_asks_again_after_its_time(server: StoreServer) -> None:
 )
 def test_settings_out_of_range_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(StoreError, match=words):
-        RedisStore("localhost:6379", **options)
+        steady("localhost:6379", **options)
