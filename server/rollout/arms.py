@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from server.bundle.manifest import NAME_PATTERN
 from server.errors import ChangeError
+from server.rollout.split import ALL_BASIS_POINTS
 from server.rollout.state import ArmState, ModelState, PlanState, pack_table
 
 # Of the keys in a note; the journal has them all.
 MAX_SHOWN_KEYS = 5
 CHAMPION = "champion"
-N_BUCKETS = 10_000
 
 
 class ArmSource(NamedTuple):
@@ -63,10 +63,12 @@ def new_model(model: str, source: ArmSource, arm: str = CHAMPION) -> ModelState:
         name=arm,
         version=source.version,
         sha256=source.sha256,
-        weight_basis_points=N_BUCKETS,
+        weight_basis_points=ALL_BASIS_POINTS,
     )
     # The name is the salt: servers beside each other split alike without being told to.
-    return ModelState(name=model, arms=(champion,), table=pack_table(bytes(N_BUCKETS)), salt=model)
+    return ModelState(
+        name=model, arms=(champion,), table=pack_table(bytes(ALL_BASIS_POINTS)), salt=model
+    )
 
 
 def find_model(state: PlanState, name: str) -> ModelState:

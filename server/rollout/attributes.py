@@ -64,14 +64,14 @@ def set_thresholds(
     if thresholds is None:
         wanted = [resolve_arm(before, arm_or_version)] if arm_or_version else list(before.arms)
         after = _with_arms(before, [replace(arm, thresholds=None) for arm in wanted])
-        return _changed(state, before, after)
+        return Changed(with_model(state, after))
     if not arm_or_version and len(before.arms) > 1:
         raise ChangeError(
             f"model {before.name}: say which arm's thresholds to set; {describe_arms(before)}"
         )
     arm = resolve_arm(before, arm_or_version or before.arms[0].name)
     checked = _checked(arm, thresholds, f"model {before.name}, arm {arm.name} ({arm.version})")
-    return _changed(state, before, _with_arms(before, [replace(arm, thresholds=checked)]))
+    return Changed(with_model(state, _with_arms(before, [replace(arm, thresholds=checked)])))
 
 
 def set_overrides(
@@ -123,7 +123,7 @@ def set_overrides(
             f"{where}: {len(kept)} overrides are more than the {MAX_OVERRIDES} that a model can "
             "have; to move many keys, deploy with a share of the traffic"
         )
-    return _changed(state, before, replace(before, overrides=dict(sorted(kept.items()))))
+    return Changed(with_model(state, replace(before, overrides=dict(sorted(kept.items())))))
 
 
 def set_labels(
@@ -170,7 +170,7 @@ def set_labels(
             )
     if len(kept) > MAX_LABELS:
         raise ChangeError(f"{where}: {len(kept)} labels; a model can have {MAX_LABELS}")
-    return _changed(state, before, replace(before, labels=dict(sorted(kept.items()))))
+    return Changed(with_model(state, replace(before, labels=dict(sorted(kept.items())))))
 
 
 def _checked(
@@ -208,11 +208,6 @@ def _checked(
 def _with_arms(model: ModelState, changed: Collection[ArmState]) -> ModelState:
     by_name = {arm.name: arm for arm in changed}
     return replace(model, arms=tuple(by_name.get(arm.name, arm) for arm in model.arms))
-
-
-def _changed(state: PlanState, before: ModelState, after: ModelState) -> Changed:
-    notes = () if after != before else (f"model {before.name}: nothing changes",)
-    return Changed(with_model(state, after), notes)
 
 
 def _refuse_both(set: Mapping[str, str], remove: Collection[str], what: str) -> None:  # noqa: A002

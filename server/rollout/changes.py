@@ -158,8 +158,7 @@ def set_traffic(state: PlanState, model: str, weights: Mapping[str, int]) -> Cha
             f"model {before.name}: weights have to add up to {ALL_BASIS_POINTS} basis points, "
             f"not {sum(after)}{hint}"
         )
-    changed = with_weights(before, after)
-    return Changed(with_model(state, changed), _unless(changed != before, before))
+    return Changed(with_model(state, with_weights(before, after)))
 
 
 def promote(state: PlanState, model: str, arm_or_version: str = "") -> Changed:
@@ -186,7 +185,7 @@ def promote(state: PlanState, model: str, arm_or_version: str = "") -> Changed:
     after, notes = drop_overrides(without_arms(with_weights(before, weights), leaving), leaving)
     champion = replace(after.arms[0], name=CHAMPION)
     after = replace(after, arms=(champion,), overrides=dict.fromkeys(after.overrides, CHAMPION))
-    return Changed(with_model(state, after), (*notes, *_unless(after != before, before)))
+    return Changed(with_model(state, after), tuple(notes))
 
 
 def retire(state: PlanState, model: str, arm_or_version: str = "") -> Changed:
@@ -284,7 +283,3 @@ def _retire_model(state: PlanState, model: ModelState) -> Changed:
         )
     left = tuple(one for one in state.models if one is not model)
     return Changed(replace(state, models=left), (f"model {model.name} stops serving",))
-
-
-def _unless(is_changed: bool, model: ModelState) -> tuple[str, ...]:
-    return () if is_changed else (f"model {model.name}: nothing changes; {describe_arms(model)}",)
