@@ -13,7 +13,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import crosscheck, history, kernels, model, results, scenario, transport
+from bench import (
+    crosscheck,
+    feature_figures,
+    features,
+    history,
+    kernels,
+    model,
+    results,
+    scenario,
+    transport,
+)
 from bench.errors import BenchError, LoadError
 from bench.progress import Display
 from bench.results import Spread, Target
@@ -22,7 +32,7 @@ from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
-OWN = ("latest", "crosscheck")  # what is no scenario
+OWN = ("latest", "features", "crosscheck")  # what is no scenario
 
 
 def table(values: dict[str, Any], targets: list[Target]) -> str:
@@ -78,7 +88,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="under three minutes: a first look")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the result files")
     parser.add_argument(
-        "--only", nargs="*", metavar="NAME", help="latest, crosscheck, or scenarios' names"
+        "--only", nargs="*", metavar="NAME", help=f"{', '.join(OWN)}, or scenarios' names"
     )
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
@@ -87,12 +97,14 @@ def main() -> int:
     folder = options.out or (RESULTS / "quick" if quick else RESULTS)
     command = "make bench-quick" if quick else "make bench"
     display, valid = Display(), True
-    names = options.only or ["latest", "crosscheck", *scenario.available()]
+    names = options.only or [*OWN, *scenario.available()]
     try:
         scenarios = [scenario.load(scenario.find(name)) for name in names if name not in OWN]
         if "latest" in names:
             display.say("model: 100 trees of depth 6 on 30 features")
             valid = _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
+        if "features" in names:
+            valid = _features(folder, quick, display, command) and valid
         if "crosscheck" in names:
             _crosscheck(folder, quick, display, command)
         for wanted in scenarios:
@@ -125,6 +137,23 @@ def _crosscheck(folder: Path, quick: bool, display: Display, command: str) -> No
     values, targets = crosscheck.run(n_calls, repetitions, display)
     print(f"\nOur generator and h2load, the server being the limit\n{table(values, targets)}")
     results.save(folder / "crosscheck.json", results.document(values, targets, command))
+
+
+def _features(folder: Path, quick: bool, display: Display, command: str) -> bool:
+    """Measure stored features; whoever lacks redis-server gets everything else."""
+    try:
+        plan = features.QUICK if quick else features.FULL
+        found = features.run(plan, display, free_core())
+    except BenchError as error:
+        display.end()
+        print(f"\nStored features\nNOT RUN: {error}", file=sys.stderr)
+        return False
+    values, targets = feature_figures.summary(found)
+    print(f"\nStored features beside dense ones\n{table(values, targets)}")
+    for reason in values["invalid_reasons"]:
+        print(f"NOT VALID: {reason}")
+    results.save(folder / "features.json", results.document(values, targets, command))
+    return bool(values["valid"])
 
 
 def _latest(folder: Path, sizes: transport.Sizes, display: Display, command: str) -> bool:

@@ -106,8 +106,7 @@ def prepare() -> FeatureModel:
 def stored_values(sizes: Sizes) -> tuple[NDArray[np.float32], ...]:
     """Return what the records of each group hold, by the entity's number."""
     return tuple(
-        np.concatenate([chunk.values for chunk in chunks(group, n)])
-        for group, n in sizes.groups()
+        np.concatenate([chunk.values for chunk in chunks(group, n)]) for group, n in sizes.groups()
     )
 
 

@@ -29,8 +29,14 @@ STEPS = {
     "offered": "The same offered rate, open loop",
     "half": "Half of Score's capacity, open loop",
     "single": "One call in flight",
+    "paused": "Redis stopped for good after a second, open loop",
+    "unbroken": "Redis stopped, and no breaker, open loop",
+    "broken": "Closed loop; Redis stopped and its breaker open",
 }
-SERVERS = ("echo", "score", "heavy", "grpc_aio")
+SERVERS = (
+    *("echo", "score", "heavy", "grpc_aio"),
+    *("lmdb_dense", "lmdb_uniform", "lmdb_zipf", "redis_dense", "redis_uniform"),
+)
 
 
 @dataclass
@@ -61,6 +67,14 @@ UNSCRIPTED = {
         (
             "Score and a bare echo of the same rooms, measured in turns on one core, the load on "
             "another; grpc.aio's echo beside them. Requests differ, and every answer is checked."
+        ),
+    ),
+    "features": (
+        "Features from a store",
+        (
+            "The same request with stored and with dense features, in turns, on one process; bare "
+            "reads of the same keys beside them. LMDB holds a million customers; Redis is on a "
+            "Unix socket, is stopped under load, and stays away with an open breaker."
         ),
     ),
     "crosscheck": (
@@ -141,7 +155,7 @@ def _figures(name: str, document: dict[str, Any]) -> Iterable[str]:
         }
         if not found:
             continue
-        if step in ("closed", "offered"):
+        if step in ("closed", "offered", "broken"):
             text = f"CPU per call. {title}"
             yield from _bars(found, "cpu_us_per_call", text, f"{name} {step} cpu")
         if step == "closed":
@@ -150,7 +164,7 @@ def _figures(name: str, document: dict[str, Any]) -> Iterable[str]:
             whole = {**found, "grpc_aio": runs["aio_grpc_aio"]}
             text = "CPU per call, beside grpc.aio's echo"
             yield from _bars(whole, "cpu_us_per_call", text, f"{name} {step} aio")
-        if step in ("half", "single"):
+        if step in ("half", "single", "paused", "unbroken"):
             colours = {server: i for i, server in enumerate(found)}
             tails = {server: merged(repetitions) for server, repetitions in found.items()}
             yield plots.percentiles(f"Latency. {title}", tails, colours, f"{name} {step} latency")

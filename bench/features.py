@@ -1,0 +1,424 @@
+"""What stored features cost beside dense ones: the figures of `features.json`.
+
+Rules: a request with stored features and the same request with dense ones go to the same server
+process, in turns, in the same shape (8 connections of 4 streams) and at the same offered rate;
+claims compare runs of one repetition. scoregate has core 0 for itself; the load generator and
+Redis share core 1. Every answer is checked against stock onnxruntime's score of the whole row, and
+the server's own counters have to say that the records were read where they should have been.
+
+How it works: a million customers and 200,000 terminals are loaded by `scoregate features load`
+into a temporary directory (that is one of the figures) and written to Redis. What a bare read costs
+is measured in every repetition: `mdb_get` of the same keys in the same order on the servers' core;
+a GET by hiredis from that core.
+
+Redis is paused with SIGSTOP, a second into an open-loop run (`paused`: what happens until and after
+the breaker opens), and during a whole one whose breaker cannot open (`unbroken`: every read fails).
+With the breaker open its server then runs against the LMDB server, in closed loop.
+
+What it does not do: no TCP between scoregate and Redis, no TLS, no slow disk: a million records lie
+in the page cache.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from bench import feature_loading, feature_model, feature_store_data, measure
+from bench.errors import LoadError
+from bench.feature_floors import Floors
+from bench.feature_servers import (
+    OPEN,
+    Redis,
+    breaker_is,
+    reads,
+    redis,
+    scoregate,
+    wait_until,
+)
+from bench.feature_store_data import Sizes, pairs
+from bench.generator import Limits
+from bench.key_order import Order
+from bench.measure import Measured, Work
+from bench.message import Message
+from bench.model import prepare
+from bench.progress import Display
+from bench.runner import load_core
+from bench.scenario import Closed, LoadKind, Poisson, Rate, Shape
+from bench.sources import Cache
+from bench.targets import Target as Server
+
+SINGLE = Shape(connections=1, streams=1)
+OPEN_SHAPE = Shape(streams=64)  # a paused store holds every call for its whole budget
+WARMUP_S = 0.3
+PAUSE_AFTER_S = 1.0
+ORDERS: tuple[Order, ...] = ("uniform", "zipf")
+MISSED = 0.001  # of the reads, at most
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is stored, and how long a run is."""
+
+    entities: Sizes
+    n_messages: int
+    repetitions: int
+    n_loads: int
+    offered_s: float
+    lmdb_per_s: int
+    redis_per_s: int
+    paused_per_s: int
+    n_pauses: int
+    paused_s: float
+    n_single: int
+    n_closed: int
+    n_floor_gets: int
+    n_floor_calls: int
+    peers: Sizes
+    feast: Sizes
+    n_peer_calls: int
+    attempts: int
+
+
+FULL = Plan(
+    entities=Sizes(),
+    n_messages=100_000,
+    repetitions=5,
+    n_loads=3,
+    offered_s=3.0,
+    lmdb_per_s=40_000,
+    redis_per_s=20_000,
+    paused_per_s=10_000,
+    n_pauses=3,
+    paused_s=3.0,
+    n_single=10_000,
+    n_closed=150_000,
+    n_floor_gets=600_000,
+    n_floor_calls=10_000,
+    peers=Sizes(20_000, 5_000),
+    feast=Sizes(2_000, 500),
+    n_peer_calls=5_000,
+    attempts=measure.ATTEMPTS,
+)
+QUICK = Plan(
+    entities=Sizes(100_000, 20_000),
+    n_messages=20_000,
+    repetitions=2,
+    n_loads=1,
+    offered_s=1.0,
+    lmdb_per_s=40_000,
+    redis_per_s=20_000,
+    paused_per_s=10_000,
+    n_pauses=1,
+    paused_s=1.2,
+    n_single=2_000,
+    n_closed=60_000,
+    n_floor_gets=200_000,
+    n_floor_calls=2_000,
+    peers=Sizes(2_000, 500),
+    feast=Sizes(200, 50),
+    n_peer_calls=500,
+    attempts=measure.QUICK_ATTEMPTS,
+)
+
+
+@dataclass
+class Found:
+    """Everything that was measured."""
+
+    plan: Plan
+    runs: dict[tuple[str, str], list[Measured]] = field(default_factory=dict)
+    figures: dict[str, list[float]] = field(default_factory=dict)  # without a run
+    peers: dict[str, Any] = field(default_factory=dict)
+
+    def values(self, step: str, subject: str, quantity: str) -> list[float]:
+        """Return one quantity of every repetition."""
+        return [run.quantities[quantity] for run in self.runs[step, subject]]
+
+    def note(self, name: str, value: float) -> None:
+        """Keep a figure of one repetition."""
+        self.figures.setdefault(name, []).append(value)
+
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against it, with the run that shows it."""
+        return [
+            f"{run.run}, repetition {run.repetition + 1}: {reason}"
+            for runs in self.runs.values()
+            for run in runs
+            for reason in run.reasons
+        ]
+
+
+class Bench:
+    """The servers that are up, what they are asked, and how.
+
+    A *subject* is a server with a form of request: "lmdb_uniform" asks the LMDB server for uniform
+    keys, "lmdb_dense" sends it dense features.
+    """
+
+    def __init__(self, plan: Plan, display: Display, core: int | None) -> None:
+        self.plan = plan
+        self.display = display
+        self.core = core
+        self.found = Found(plan)
+        self._nothing = Cache(prepare)  # of `measure.run`; nothing runs beside our loads
+        self.servers: dict[str, Server] = {}
+        model = feature_model.prepare()
+        self.pairs = {
+            order: pairs(plan.entities, plan.n_messages, order, seed=SEED) for order in ORDERS
+        }
+        self.messages: dict[str, list[Message]] = {}
+        for order, chosen in self.pairs.items():
+            display.say(f"{plan.n_messages:,} requests, {order} keys, and their scores")
+            rows = feature_model.whole_rows(plan.entities, chosen, SEED)
+            scores = model.raw_scores(rows)
+            self.messages[order] = feature_model.requests(chosen, rows, scores, dense=False)
+            if order == "uniform":
+                self.messages["dense"] = feature_model.requests(chosen, rows, scores, dense=True)
+
+    def one(
+        self,
+        step: str,
+        subject: str,
+        repetition: int,
+        load: LoadKind,
+        *,
+        shape: Shape | None = None,
+        duration_s: float = 1.0,
+        n_calls: int | None = None,
+        attempts: int | None = None,
+        wants_hits: bool = False,
+    ) -> Measured:
+        """Measure one run and keep it.
+
+        Raises
+        ------
+        LoadError
+            An answer was wrong, or a call was answered with an error.
+        """
+        server, _, form = subject.partition("_")
+        self.display.begin(f"{step} {subject} {repetition + 1}/{self.plan.repetitions}")
+        work = Work(
+            name=f"{step}_{subject}",
+            target=self.servers[server],
+            messages=self.messages[form],
+            load=load,
+            shape=shape or Shape(),
+            duration_s=duration_s,
+            warmup_s=WARMUP_S,
+            limits=Limits(),
+            n_calls=n_calls,
+            core=self.core,
+            seed=repetition,
+        )
+        for attempt in range(1, (attempts or self.plan.attempts) + 1):
+            before = reads(work.target)
+            measured = measure.run(work, repetition, self._nothing, self.display.show)
+            after = reads(work.target)
+            measured.n_attempts = attempt
+            measured.beside = {
+                f"reads {name}": n - before[name] for name, n in after.items() if n > before[name]
+            }
+            if measured.is_refuted:
+                raise LoadError(f"{work.name}: {'; '.join(measured.reasons)}")
+            if wants_hits:
+                n_calls = measured.result.n_answered + measured.result.n_warmup
+                measured.reasons += misread(measured.beside, 0 if form == "dense" else 2 * n_calls)
+                measured.valid = not measured.reasons
+            if measured.valid:
+                break
+        self.found.runs.setdefault((step, subject), []).append(measured)
+        return measured
+
+    def round(self, step: str, subjects: list[str], repetition: int, **settings: Any) -> None:
+        """Measure subjects one after the other, every other repetition in reverse.
+
+        Stored records have to be read, and to be there.
+        """
+        for subject in subjects if repetition % 2 == 0 else subjects[::-1]:
+            self.one(step, subject, repetition, wants_hits=True, **settings)
+
+
+def misread(counted: dict[str, float], n_reads: float) -> list[str]:
+    """Return what is wrong with what a server counted while it should have read `n_reads`.
+
+    On a machine that others use too, a read of Redis may take longer than its budget now and then.
+    """
+    n_hits = counted.get("reads online.hit", 0.0)
+    n_others = sum(counted.values()) - n_hits
+    if (1 - MISSED) * n_reads <= n_hits <= n_reads and n_others <= MISSED * n_reads:
+        return []
+    return [f"{n_reads:,.0f} records should have been read online; the server counted {counted}"]
+
+
+def offered(calls_per_s: float) -> Poisson:
+    """Return independent arrivals at a rate."""
+    return Poisson(Rate(per_s=calls_per_s))
+
+
+def run(plan: Plan, display: Display, core: int | None) -> Found:
+    """Measure everything.
+
+    Raises
+    ------
+    BenchError
+        Redis is not installed, a server does not start, a load failed, or a run is no result.
+    """
+    model = feature_model.prepare()
+    bench = Bench(plan, display, core)
+    found = bench.found
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scoregate-bench-")))
+        store, rates = feature_loading.measure(
+            folder, plan.entities, model.bundle, plan.n_loads, display
+        )
+        found.figures |= {f"load_{table}_records_per_s": each for table, each in rates.items()}
+        floors = Floors(plan.entities, bench.pairs, plan.n_floor_gets, plan.n_floor_calls)
+        stack.enter_context(load_core(core))
+        _lmdb(bench, floors, model.repository, store)
+        kept = stack.enter_context(redis(folder))
+        feature_store_data.fill(kept.url, plan.entities, display.say)
+        _redis(bench, floors, model.repository, store, kept)
+        _paused(bench, model.repository, store, kept)
+        _broken(bench, model.repository, store, kept)
+        _peers(bench, kept)
+    display.end()
+    return found
+
+
+@contextmanager
+def _serving(bench: Bench, name: str, *arguments: Any) -> Iterator[None]:
+    with scoregate(name, *arguments) as bench.servers[name]:
+        try:
+            yield
+        finally:
+            del bench.servers[name]
+
+
+def _lmdb(bench: Bench, floors: Floors, repository: Path, store: Path) -> None:
+    """CPU per call of LMDB against dense, and one call in flight."""
+    plan, found = bench.plan, bench.found
+    subjects = ["lmdb_dense", "lmdb_uniform", "lmdb_zipf"]
+    with _serving(bench, "lmdb", repository, store, "--features-online", "lmdb"):
+        bench.one("warm", "lmdb_uniform", 0, Closed(), n_calls=plan.n_closed)
+        del found.runs["warm", "lmdb_uniform"]
+        for i in range(plan.repetitions):
+            load = offered(plan.lmdb_per_s)
+            bench.round("offered", subjects, i, load=load, duration_s=plan.offered_s)
+            for order in ORDERS:
+                bare_ns = floors.mdb_gets_ns(store / "online", order)
+                found.note(f"bare_mdb_gets_us_per_call_{order}", 2 * bare_ns / 1e3)
+            bench.round("closed", subjects, i, load=Closed(), n_calls=plan.n_closed)
+            bench.round(
+                "single", subjects[:2], i, load=Closed(), shape=SINGLE, n_calls=plan.n_single
+            )
+
+
+def _on_redis(store: Path, kept: Redis, *options: str) -> list[Any]:
+    return [store, "--features-online", "redis", "--redis-address", kept.address, *options]
+
+
+def _redis(bench: Bench, floors: Floors, repository: Path, store: Path, kept: Redis) -> None:
+    """CPU per call of Redis against dense, and one call in flight."""
+    plan, found = bench.plan, bench.found
+    subjects = ["redis_dense", "redis_uniform"]
+    with _serving(bench, "redis", repository, *_on_redis(store, kept)):
+        bench.one("warm", "redis_uniform", 0, Closed(), n_calls=plan.n_closed // 10)
+        del found.runs["warm", "redis_uniform"]
+        for i in range(plan.repetitions):
+            load = offered(plan.redis_per_s)
+            bench.round("offered", subjects, i, load=load, duration_s=plan.offered_s)
+            for depth in (1, 2):
+                bare_us = floors.redis_p50_us(kept.address, depth)
+                found.note(f"bare_redis_get_p50_us_depth_{depth}", bare_us)
+            bench.round("single", subjects, i, load=Closed(), shape=SINGLE, n_calls=plan.n_single)
+
+
+def _paused(bench: Bench, repository: Path, store: Path, kept: Redis) -> None:
+    """Latency while Redis is stopped: with a breaker that opens, and with one that cannot."""
+    plan = bench.plan
+    load = offered(plan.paused_per_s)
+    with _serving(bench, "redis", repository, *_on_redis(store, kept)):
+        server = bench.servers["redis"]
+        for i in range(plan.n_pauses):
+            if not wait_until(lambda: breaker_is(server, 0.0), 30.0):
+                raise LoadError("the breaker did not close within 30 s of Redis going on")
+            with _pausing_later(bench, kept, server):
+                bench.one(
+                    "paused", "redis_uniform", i, load, shape=OPEN_SHAPE, attempts=1,
+                    duration_s=PAUSE_AFTER_S + plan.paused_s,
+                )  # fmt: skip
+    never = ("--redis-breaker-min-reads", "1000000", "--redis-breaker-window-ms", "10")
+    with _serving(bench, "redis", repository, *_on_redis(store, kept, *never)):
+        for i in range(plan.n_pauses):
+            with kept.paused():
+                bench.one(
+                    "unbroken", "redis_uniform", i, load, shape=OPEN_SHAPE,
+                    duration_s=plan.paused_s,
+                )  # fmt: skip
+
+
+@contextmanager
+def _pausing_later(bench: Bench, kept: Redis, server: Server) -> Iterator[None]:
+    """Stop Redis a moment after the load began, and note how long the breaker took to open."""
+    done = threading.Event()
+
+    def pause() -> None:
+        if done.wait(WARMUP_S + PAUSE_AFTER_S):
+            return
+        with kept.paused():
+            stopped = monotonic()
+            if wait_until(lambda: done.is_set() or breaker_is(server, OPEN), 30.0):
+                bench.found.note("seconds_to_open_breaker", monotonic() - stopped)
+            done.wait()
+
+    thread = threading.Thread(target=pause, name="bench-pause")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _broken(bench: Bench, repository: Path, store: Path, kept: Redis) -> None:
+    """Throughput with the breaker open and batch records, against LMDB alone."""
+    plan = bench.plan
+    # One read in ten seconds tries whether Redis is back; as the breaker does after a while.
+    patient = ("--redis-breaker-cool-off-ms", "10000")
+    with (
+        _serving(bench, "lmdb", repository, store, "--features-online", "lmdb"),
+        _serving(bench, "redis", repository, *_on_redis(store, kept, *patient)),
+        kept.paused(),
+    ):
+        server = bench.servers["redis"]
+        for i in range(plan.repetitions):
+            subjects = ["lmdb_uniform", "redis_uniform"]
+            for subject in subjects if i % 2 == 0 else subjects[::-1]:
+                if subject == "redis_uniform" and not breaker_is(server, OPEN):
+                    bench.one("opening", subject, i, Closed(), duration_s=1.0, attempts=1)
+                    if not wait_until(lambda: breaker_is(server, OPEN), 5.0):
+                        raise LoadError("the breaker of a paused Redis does not open under load")
+                measured = bench.one("broken", subject, i, Closed(), n_calls=plan.n_closed)
+                bench.found.note(
+                    f"broken_{subject}_batch_reads", measured.beside.get("reads batch.hit", 0.0)
+                )
+
+
+def _peers(bench: Bench, kept: Redis) -> None:
+    """Measure the same two reads by redis-py and Feast."""
+    from bench import feature_peers
+
+    plan = bench.plan
+    bench.display.say("the same two reads by redis-py and Feast")
+    bench.found.peers = feature_peers.run(
+        str(kept.socket), plan.peers, plan.feast, plan.n_peer_calls
+    )
