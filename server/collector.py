@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from fastpath.metrics import DURATION_BOUNDS_NS, Metrics, SlotSnapshot
 from server.feature_metrics import feature_families, read_families, store_families
-from server.registry import ServedModel
+from server.rollout.plans import ServedArm
 from server.stores import FeatureStores
 
 # gRPC status codes in the order of their numbers.
@@ -63,7 +63,7 @@ class ScoregateCollector(Collector):
     loop_stats
         Returns the counters of every loop (`LoopGroup.stats`).
     served
-        Returns the models of the plan in force.
+        Returns the arms of the plan in force.
     generation
         Returns that plan's generation.
     stores
@@ -74,7 +74,7 @@ class ScoregateCollector(Collector):
         self,
         metrics: Metrics,
         loop_stats: Callable[[], Sequence[Mapping[str, int]]],
-        served: Callable[[], Sequence[ServedModel]],
+        served: Callable[[], Sequence[ServedArm]],
         generation: Callable[[], int],
         stores: FeatureStores,
     ) -> None:
@@ -119,14 +119,20 @@ class ScoregateCollector(Collector):
         size = GaugeMetricFamily(
             "ml_model_resident_bytes", "Memory that a loaded model holds.", labels=VERSION
         )
-        for model in self._served():
+        weight = GaugeMetricFamily(
+            "ml_arm_weight",
+            "Share of a model's routing buckets that an arm owns, 0 to 1.",
+            labels=[*VERSION, "arm"],
+        )
+        for arm in self._served():
             info.add_metric(
-                [model.name, model.version],
-                {"engine": model.engine, "sha256": model.sha256.hex()},
+                [arm.model, arm.version], {"engine": arm.engine, "sha256": arm.sha256.hex()}
             )
-            size.add_metric([model.name, model.version], model.resident_bytes)
+            size.add_metric([arm.model, arm.version], arm.resident_bytes)
+            weight.add_metric([arm.model, arm.version, arm.name], arm.weight_basis_points / 10_000)
         yield info
         yield size
+        yield weight
         yield GaugeMetricFamily(
             "scoregate_plan_generation",
             "Generation of the serving plan in force; grows with every change.",

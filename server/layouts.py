@@ -30,8 +30,10 @@ def layouts_of(schema: Schema) -> list[Layout]:
     return [schema.columns, *([columns] if columns and columns != schema.columns else [])]
 
 
-def former_layouts(model: Path, versions: Sequence[str], serving: Schema) -> tuple[Layout, ...]:
-    """Return the layouts of a model's versions that the serving schema does not have.
+def former_layouts(
+    model: Path, versions: Sequence[str], serving: Sequence[Schema]
+) -> tuple[Layout, ...]:
+    """Return the layouts of a model's versions that the serving schemas do not have.
 
     Parameters
     ----------
@@ -40,9 +42,9 @@ def former_layouts(model: Path, versions: Sequence[str], serving: Schema) -> tup
     versions
         Names of its versions, the oldest first.
     serving
-        The schema that serves.
+        The schemas that serve.
     """
-    known = set(layouts_of(serving))
+    known = {columns for schema in serving for columns in layouts_of(schema)}
     found: list[Layout] = []
     for version in list(versions)[-MAX_VERSIONS:]:
         path = model / version / "schema.json"

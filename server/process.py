@@ -40,7 +40,12 @@ from server.control.status import ControlServicer
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
-from server.registry import Registry, ServedModel
+from server.rollout.arms import percent
+from server.rollout.keeper import Keeper
+from server.rollout.opening import open_rollout
+from server.rollout.plans import ServedArm
+from server.rollout.rollout import NothingServableError
+from server.rollout.split import ALL_BASIS_POINTS
 from server.sidecar import Sidecar, routes
 from server.stores import FeatureStores
 
@@ -95,15 +100,10 @@ class Server:
         self.board = PlanBoard()
         self.metrics = Metrics(settings.fast.loops)
         self.stores = FeatureStores(settings.features, settings.redis, settings.fast.loops)
-        self.registry = Registry(
-            Path(settings.repository),
-            self.board,
-            self.metrics,
-            describe_model,
-            default_model=settings.default_model,
-            n_threads=settings.fast.loops,
-            batch=lambda: self.stores.batch,
+        self.rollout = open_rollout(
+            settings, self.board, self.metrics, describe_model, lambda: self.stores.batch
         )
+        self._keeper = Keeper(self.rollout, settings.rollout.versions, settings.rollout.poll_s)
         self._loops: LoopGroup | None = None
         self._control: ControlPort | None = None
         self._sidecar: Sidecar | None = None
@@ -111,16 +111,34 @@ class Server:
     def start(self) -> None:
         """Load what is to be served and open the ports, in order; return when ready."""
         log.debug("onnxruntime %s", onnx.library_version())
-        self.registry.load_all(self.settings.models)
+        reason = self._start_rollout()
         loops = self._open_fast_door()
         self._open_control_port(loops)
         self._open_sidecar(loops)
-        self.stores.start(self.registry.republish)
+        self.stores.start(self.rollout.renew_tables)
+        self._keeper.start()
         self.lifecycle.listen(lambda state: self.board.set_serving(state is State.SERVING))
-        self.lifecycle.move(State.SERVING)
+        if reason:
+            self.lifecycle.move(State.NOT_READY, reason)
+            self.rollout.listen(lambda _: self.lifecycle.move(State.SERVING))
+        else:
+            self.lifecycle.move(State.SERVING)
         # What lives now lives until the end: later collections need not look at it.
         gc.collect()
         gc.freeze()
+
+    def _start_rollout(self) -> str:
+        """Put the first plan in force; return why there is none, where one is remembered."""
+        settings = self.settings
+        try:
+            self.rollout.start(
+                settings.models, settings.default_model, resume=settings.rollout.resume
+            )
+        except NothingServableError as error:
+            # Operators need the control port to mend it.
+            log.error("not ready: %s", error)
+            return str(error)
+        return ""
 
     def stop(self) -> None:
         """Drain and end what was started."""
@@ -136,6 +154,8 @@ class Server:
         if self._loops is not None:
             self._loops.stop()
         self.stores.stop()
+        self._keeper.stop()
+        self.rollout.close()
 
     def _open_fast_door(self) -> LoopGroup:
         fast = self.settings.fast
@@ -160,7 +180,7 @@ class Server:
     def _open_control_port(self, loops: LoopGroup) -> None:
         settings = self.settings
         servicer = ControlServicer(
-            self.registry,
+            self.rollout,
             self.metrics,
             self.lifecycle,
             loops.stats,
@@ -178,8 +198,8 @@ class Server:
         collector = ScoregateCollector(
             self.metrics,
             loops.stats,
-            lambda: self.registry.served,
-            lambda: self.registry.generation,
+            lambda: self.rollout.arms,
+            lambda: self.rollout.generation,
             self.stores,
         )
         settings = self.settings.sidecar
@@ -190,7 +210,7 @@ class Server:
 
     def banner(self) -> str:
         """Return the lines that say what serves where."""
-        models = ", ".join(_describe(model) for model in self.registry.served)
+        models = ", ".join(_describe(model) for model in self.rollout.arms) or "nothing yet"
         ports = "".join(f"  {door:<10} {where}\n" for door, where in self.addresses.items())
         return (
             f"scoregate {__version__} ready in {process_age_s():.2f} s, "
@@ -212,9 +232,14 @@ def process_age_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
 
 
-def _describe(model: ServedModel) -> str:
-    schema = model.loaded.schema
-    return f"{model.name} {model.version} ({model.engine} engine, {schema.n_features} features)"
+def _describe(arm: ServedArm) -> str:
+    n_features = arm.loaded.content.schema.n_features
+    share = (
+        ""
+        if arm.weight_basis_points == ALL_BASIS_POINTS
+        else (f", {arm.name} {percent(arm.weight_basis_points)}")
+    )
+    return f"{arm.model} {arm.version} ({arm.engine} engine, {n_features} features{share})"
 
 
 def _catch_signals() -> threading.Event:

@@ -14,6 +14,7 @@ from server.config.settings import (
     FeatureSettings,
     LogSettings,
     RedisSettings,
+    RolloutSettings,
     Settings,
     SidecarSettings,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureSettings",
     "LogSettings",
     "RedisSettings",
+    "RolloutSettings",
     "Setting",
     "Settings",
     "SidecarSettings",

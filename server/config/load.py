@@ -134,11 +134,22 @@ def is_loopback(address: str) -> bool:
 
 def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     control = settings.control
-    if not is_loopback(control.address) and not control.insecure:
+    protected = control.tokens_file and control.tls_certificate_file
+    if not is_loopback(control.address) and not protected and not control.insecure:
         raise ConfigError(
             f"control.address ({origins['control.address']}): other machines can reach "
-            f"{control.address}, and the control port has no authentication; use 127.0.0.1, or "
-            f"allow it with {CATALOGUE['control.insecure'].flag} (control.insecure = true)"
+            f"{control.address}; that needs access tokens and TLS (control.tokens_file, "
+            "control.tls_certificate_file, control.tls_key_file); use 127.0.0.1, or allow it "
+            f"without with {CATALOGUE['control.insecure'].flag} (control.insecure = true)"
+        )
+    if bool(control.tls_certificate_file) != bool(control.tls_key_file):
+        raise ConfigError(
+            "control.tls_certificate_file and control.tls_key_file go together: set both or none"
+        )
+    if control.tls_client_ca_file and not control.tls_certificate_file:
+        raise ConfigError(
+            f"control.tls_client_ca_file ({origins['control.tls_client_ca_file']}): client "
+            "certificates need TLS: set control.tls_certificate_file and control.tls_key_file"
         )
     features, redis = settings.features, settings.redis
     if features.online == "lmdb" and not features.directory:

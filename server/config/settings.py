@@ -69,11 +69,36 @@ class ControlSettings(Struct, frozen=True):
     max_workers: Annotated[
         int, Meta(ge=2, le=64, description="Threads that answer at the control port.")
     ] = 4
+    tokens_file: Annotated[
+        str,
+        Meta(
+            description="File of access tokens, as `scoregate token` writes it; empty: whoever "
+            "reaches the control port may do everything.",
+            extra=PATH,
+        ),
+    ] = ""
+    tls_certificate_file: Annotated[
+        str,
+        Meta(
+            description="Certificate chain of the control port, as PEM; empty: no TLS.", extra=PATH
+        ),
+    ] = ""
+    tls_key_file: Annotated[
+        str, Meta(description="Key of that certificate, as PEM.", extra=PATH)
+    ] = ""
+    tls_client_ca_file: Annotated[
+        str,
+        Meta(
+            description="Authorities of client certificates, as PEM, which are then asked for; "
+            "empty: none are.",
+            extra=PATH,
+        ),
+    ] = ""
     insecure: Annotated[
         bool,
         Meta(
-            description="Allow the control port on an address that other machines can reach, "
-            "although anybody there may then operate the server."
+            description="Allow the control port on an address that other machines can reach "
+            "without tokens or TLS, although anybody there may then operate the server."
         ),
     ] = False
 
@@ -207,6 +232,48 @@ class RedisSettings(Struct, frozen=True):
     ] = 1000
 
 
+class RolloutSettings(Struct, frozen=True):
+    """Changes of what serves: what is remembered, and for how long."""
+
+    journal: Annotated[
+        str,
+        Meta(
+            description="File of the journal of changes, which a restart resumes from; each "
+            "server needs its own. Empty: .scoregate/journal.db in the repository; none: nothing "
+            "is remembered.",
+            extra=PATH,
+        ),
+    ] = ""
+    resume: Annotated[
+        bool,
+        Meta(description="Start with the journal's last plan; otherwise with --models, anew."),
+    ] = True
+    versions: Annotated[
+        str,
+        Meta(
+            pattern=r"^(serving|all|latest:[1-9][0-9]{0,2})$",
+            description="Versions of the served models that are kept in memory, ready to be "
+            "deployed: serving (no other), latest:N, or all.",
+        ),
+    ] = "serving"
+    poll_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds between two looks for new versions in the repository; 0: only "
+            "when asked.",
+        ),
+    ] = 0.0
+    keep_plans: Annotated[
+        int,
+        Meta(ge=0, le=100, description="Earlier plans whose models stay in memory, to go back to."),
+    ] = 3
+    keep_s: Annotated[float, Meta(ge=0, le=31_536_000, description="Seconds that they do.")] = (
+        3600.0
+    )
+
+
 class DrainSettings(Struct, frozen=True):
     """How the server ends."""
 
@@ -245,8 +312,9 @@ class Settings(Struct, frozen=True):
     models: Annotated[
         tuple[Annotated[str, Meta(pattern=MODEL_PATTERN)], ...],
         Meta(
-            description="Models to serve, as MODEL (its newest version) or MODEL@VERSION; "
-            "empty: the newest version of every model in the repository."
+            description="Models to serve at first, as MODEL (its newest version) or "
+            "MODEL@VERSION; empty: the newest version of every model in the repository. Later "
+            "starts resume from the journal."
         ),
     ] = ()
     default_model: Annotated[
@@ -269,5 +337,6 @@ class Settings(Struct, frozen=True):
     sidecar: SidecarSettings = SidecarSettings()
     features: FeatureSettings = FeatureSettings()
     redis: RedisSettings = RedisSettings()
+    rollout: RolloutSettings = RolloutSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()

@@ -12,7 +12,7 @@ from server.lifecycle import Lifecycle
 from server.memory import resident_bytes
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
-from server.registry import Registry
+from server.rollout.rollout import Rollout
 from server.stores import FeatureStores
 
 
@@ -27,14 +27,14 @@ class ControlServicer(pb_grpc.ControlServicer):
 
     def __init__(
         self,
-        registry: Registry,
+        rollout: Rollout,
         metrics: Metrics,
         lifecycle: Lifecycle,
         loop_stats: Callable[[], Sequence[Mapping[str, int]]],
         addresses: Mapping[str, str],
         stores: FeatureStores,
     ) -> None:
-        self._registry = registry
+        self._rollout = rollout
         self._metrics = metrics
         self._lifecycle = lifecycle
         self._loop_stats = loop_stats
@@ -53,20 +53,20 @@ class ControlServicer(pb_grpc.ControlServicer):
             started_time_ms=self._lifecycle.started_time_ms,
             state=f"SERVING_STATE_{state.name}",
             state_reason=reason,
-            plan_generation=self._registry.generation,
-            default_model=self._registry.default_model,
+            plan_generation=self._rollout.generation,
+            default_model=self._rollout.default_model,
             models=[
                 pb.ServedModel(
-                    model=model.name,
-                    version=model.version,
-                    arm=model.arm,
-                    weight_basis_points=model.weight_basis_points,
-                    engine=model.engine,
-                    sha256=model.sha256,
-                    predictions=predictions.get((model.name, model.version), 0),
-                    resident_bytes=model.resident_bytes,
+                    model=arm.model,
+                    version=arm.version,
+                    arm=arm.name,
+                    weight_basis_points=arm.weight_basis_points,
+                    engine=arm.engine,
+                    sha256=arm.sha256,
+                    predictions=predictions.get((arm.model, arm.version), 0),
+                    resident_bytes=arm.resident_bytes,
                 )
-                for model in self._registry.served
+                for arm in self._rollout.arms
             ],
             addresses=[
                 pb.Address(door=door, address=address) for door, address in self._addresses.items()

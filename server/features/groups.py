@@ -110,7 +110,7 @@ def _declares(known: Mapping[str, object]) -> str:
 
 
 def _newest_bundles(repository: Path) -> Iterator[Path]:
-    from server.registry import natural_key
+    from server.repository import natural_key
 
     try:
         models = sorted(entry for entry in repository.iterdir() if entry.is_dir())

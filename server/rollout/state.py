@@ -1,9 +1,9 @@
 """What serves, as a value: models, arms, weights, bucket tables, thresholds, labels.
 
-Rules: a state is immutable and complete: from it and the bundles that it names, a serving plan can be
-built that answers exactly as the one that it was taken from. So bucket tables are kept whole (they
-depend on their history), an arm names its bundle by digest, and thresholds are kept as raw scores. The
-order of a model's arms is the order of the table's indexes.
+Rules: a state is immutable and complete: from it and the bundles that it names, a serving plan can
+be built that answers exactly as the one that it was taken from. So bucket tables are kept whole
+(they depend on their history), an arm names its bundle by digest, and thresholds are kept as raw
+scores. The order of a model's arms is the order of the table's indexes.
 
 `changes` makes one state from another, `journal` keeps them, `rollout` puts them in force.
 """

@@ -133,7 +133,12 @@ class Serving:
         config = write_config(
             self.folder / "serve.toml",
             repository or example_repository().path,
-            {"ready_file": str(self._ready_file), **(settings or {})},
+            {
+                "ready_file": str(self._ready_file),
+                # Several servers of one repository may run at the same time.
+                "rollout.journal": str(self.folder / "journal.db"),
+                **(settings or {}),
+            },
         )
         self._stdout = (self.folder / "stdout").open("wb")
         self._stderr = (self.folder / "stderr").open("wb")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable
 
@@ -20,10 +21,12 @@ from fastpath.engine import Engine
 from fastpath.metrics import DURATION_BOUNDS_NS, Metrics
 from fastpath.plan import PlanBoard
 from server.collector import CODES, ScoregateCollector, make_registry
-from server.config import FeatureSettings, RedisSettings
+from server.config import FeatureSettings, RedisSettings, RolloutSettings, Settings
 from server.control.describe import describe_model
 from server.pb.scoregate.v1 import scoring_pb2 as pb
-from server.registry import Registry
+from server.rollout.change import Author
+from server.rollout.opening import open_rollout
+from server.rollout.verbs import Verbs
 from server.stores import FeatureStores
 from tests.support.serving import MODEL, example_repository
 
@@ -41,16 +44,23 @@ class World:
     def __init__(self) -> None:
         self.board = PlanBoard()
         self.metrics = Metrics(1)
-        self.models = Registry(example_repository().path, self.board, self.metrics, describe_model)
-        self.models.load_all([f"{MODEL}@1"])
+        folder = tempfile.TemporaryDirectory(prefix="scoregate-journal-")
+        self.folder = folder
+        settings = Settings(
+            repository=str(example_repository().path),
+            rollout=RolloutSettings(journal=f"{folder.name}/journal.db"),
+        )
+        self.rollout = open_rollout(settings, self.board, self.metrics, describe_model)
+        self.verbs = Verbs(self.rollout)
+        self.rollout.start([f"{MODEL}@1"])
         self.engine = Engine(self.board, self.metrics)
         self.loops = [dict(NO_CALLS), dict(NO_CALLS)]
         self.registry = make_registry(
             ScoregateCollector(
                 self.metrics,
                 lambda: self.loops,
-                lambda: self.models.served,
-                lambda: self.models.generation,
+                lambda: self.rollout.arms,
+                lambda: self.rollout.generation,
                 FeatureStores(FeatureSettings(), RedisSettings(), 2),
             )
         )
@@ -128,7 +138,9 @@ def test_values_follow_the_calls(world: World) -> None:
 
 def test_the_histogram_adds_up_the_versions_of_a_model(world: World) -> None:
     world.score(amount=1.0)
-    world.models.load(MODEL, "2")
+    author = Author("test")
+    world.verbs.deploy(author, MODEL, "2", 0)
+    world.verbs.promote(author, MODEL)
     world.score(amount=1.0)
     world.score(amount=1.0)
     assert world.value("ml_predictions_total", model=MODEL, model_version="1") == 1
