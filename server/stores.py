@@ -26,6 +26,13 @@ from server.features.tables import BatchTables
 
 MAX_COOL_OFF_FACTOR = 10
 BREAKER_STATES = ("closed", "half_open", "open")
+# What to do about reads that an open LMDB environment fails, by cause.
+ADVICE = {
+    "readers_full": "its reader table is full: stop other readers, or create it with more "
+    "(max_readers)",
+    "corrupt": "its data file is damaged: restore or load it again",
+    "map_resized": "it grew beyond its map: it is being opened anew",
+}
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,8 @@ class FeatureStores:
         self._redis = redis
         self._environment: LmdbEnvironment | None = None
         self._tables: BatchTables | None = None
+        self._reads: Mapping[str, int] = {}  # of LMDB, at the last look that saw any
+        self._failing = ("ok", "")  # since the look before it
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         if features.directory:
@@ -143,9 +152,34 @@ class FeatureStores:
                         self._environment.path,
                         self._environment.trouble or "open",
                     )
+                self._look_at_reads()
             except Exception:
                 # The next look may succeed; what serves, serves.
                 log.exception("the feature stores could not be looked after")
+
+    def _look_at_reads(self) -> None:
+        """Note how the reads of an open LMDB environment ended since the last look that saw any."""
+        if self._environment is None:
+            return
+        reads = self._environment.stats()
+        new = {name: total - self._reads.get(name, 0) for name, total in reads.items()}
+        # A closed one is told by its trouble.
+        n_reads = new["gets"] - new["failed_closed"]
+        if n_reads <= 0:
+            return
+        self._reads = reads
+        failed = {
+            name.removeprefix("failed_"): n_failed
+            for name, n_failed in new.items()
+            if name.startswith("failed_") and name != "failed_closed" and n_failed > 0
+        }
+        if not failed:
+            self._failing = ("ok", "")
+            return
+        n_failed = sum(failed.values())
+        told = [f"of the last {n_reads} reads {n_failed} failed: {', '.join(failed)}"]
+        told += [ADVICE[cause] for cause in failed if cause in ADVICE]
+        self._failing = ("unavailable" if n_failed >= n_reads else "degraded", "; ".join(told))
 
     def _open_online(self, n_threads: int) -> list[OnlineStore | None]:
         if self.kind == "none":
@@ -196,9 +230,7 @@ class FeatureStores:
 
     def _report_online(self) -> StoreReport:
         if self._environment is not None:
-            trouble = self._environment.trouble
-            state = "unavailable" if trouble else "ok"
-            return StoreReport("online", "lmdb", self._environment.path, state, trouble)
+            return self._report_lmdb(self._environment)
         loops = self.stats()
         lost = [
             store for store, loop in zip(self.online, loops, strict=True) if not loop["connected"]
@@ -219,6 +251,14 @@ class FeatureStores:
             troubles.append(f"the replica {self._redis.replica} is asked instead")
         state = "ok" if not troubles else "degraded" if usable else "unavailable"
         return StoreReport("online", "redis", self._redis.address, state, "; ".join(troubles))
+
+    def _report_lmdb(self, environment: LmdbEnvironment) -> StoreReport:
+        state, detail = self._failing
+        if environment.trouble:
+            # Deleted, say, and still mapped: worse than well, better than nothing.
+            state = "degraded" if environment.is_open and state == "ok" else "unavailable"
+            detail = environment.trouble
+        return StoreReport("online", "lmdb", environment.path, state, detail)
 
 
 def _last_error(store: OnlineStore | None) -> str:
