@@ -139,6 +139,8 @@ def explained(path: Path, what: str) -> Iterator[None]:
     """Turn what SQLite and the system say into a JournalError that says what to do."""
     try:
         yield
+    except UnicodeDecodeError as error:  # of a message that quotes damaged bytes
+        raise damaged(path, "it holds bytes that are no text") from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "") or "SQLITE_ERROR"
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or name == "SQLITE_ERROR":
