@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastpath.batch_lmdb import LmdbBatchTable
@@ -23,32 +22,17 @@ from fastpath.store_lmdb import LmdbEnvironment
 from server.config import FeatureSettings, RedisSettings
 from server.errors import StartError
 from server.features.tables import BatchTables
+from server.store_report import (
+    ReadWatch,
+    StoreReport,
+    batch_damage,
+    report_batch,
+    report_lmdb,
+    report_redis,
+)
 
 MAX_COOL_OFF_FACTOR = 10
-BREAKER_STATES = ("closed", "half_open", "open")
-# What to do about reads that an open LMDB environment fails, by cause.
-ADVICE = {
-    "readers_full": "its reader table is full: stop other readers, or create it with more "
-    "(max_readers)",
-    "corrupt": "its data file is damaged: restore or load it again",
-    "map_resized": "it grew beyond its map: it is being opened anew",
-}
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StoreReport:
-    """One table of stored features, as this server sees it now."""
-
-    table: str  # "online" or "batch"
-    kind: str  # "lmdb" or "redis"
-    address: str
-    state: str  # "ok", "degraded" or "unavailable"
-    detail: str = ""  # what is wrong, and what to do
-    group: str = ""  # batch tables
-    generation: str = ""
-    n_records: int = 0
 
 
 class FeatureStores:
@@ -72,8 +56,8 @@ class FeatureStores:
         self._redis = redis
         self._environment: LmdbEnvironment | None = None
         self._tables: BatchTables | None = None
-        self._reads: Mapping[str, int] = {}  # of LMDB, at the last look that saw any
-        self._failing = ("ok", "")  # since the look before it
+        self._lmdb_reads = ReadWatch()
+        self._damage: Mapping[str, str] = {}  # of the batch tables that serve, by group
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         if features.directory:
@@ -118,24 +102,17 @@ class FeatureStores:
 
     def reports(self) -> list[StoreReport]:
         """Return the state of every table."""
-        reports = [] if self.kind == "none" else [self._report_online()]
-        for group, table in sorted(self.batch.items()):
+        reports = []
+        if self._environment is not None:
+            reports.append(report_lmdb(self._environment, self._lmdb_reads))
+        elif self.kind == "redis":
+            reports.append(report_redis(self._redis.address, self._redis.replica, self.online))
+        tables, errors = self.batch, {} if self._tables is None else self._tables.errors
+        for group in sorted({*tables, *errors}):
+            trouble = errors.get(group) or self._damage.get(group, "")
             reports.append(
-                StoreReport(
-                    table="batch",
-                    kind="lmdb",
-                    address=str(table.path),
-                    state="ok",
-                    group=group,
-                    generation=table.generation,
-                    n_records=table.n_records,
-                )
+                report_batch(self._features.directory, group, tables.get(group), trouble)
             )
-        if self._tables is not None:
-            for group, error in sorted(self._tables.errors.items()):
-                reports.append(
-                    StoreReport("batch", "lmdb", self._features.directory, "degraded", error, group)
-                )
         return reports
 
     def _watch(self, on_new_tables: Callable[[], None]) -> None:
@@ -152,34 +129,17 @@ class FeatureStores:
                         self._environment.path,
                         self._environment.trouble or "open",
                     )
-                self._look_at_reads()
+                if self._environment is not None:
+                    self._lmdb_reads.look(self._environment.stats())
+                self._look_at_files()
             except Exception:
                 # The next look may succeed; what serves, serves.
                 log.exception("the feature stores could not be looked after")
 
-    def _look_at_reads(self) -> None:
-        """Note how the reads of an open LMDB environment ended since the last look that saw any."""
-        if self._environment is None:
-            return
-        reads = self._environment.stats()
-        new = {name: total - self._reads.get(name, 0) for name, total in reads.items()}
-        # A closed one is told by its trouble.
-        n_reads = new["gets"] - new["failed_closed"]
-        if n_reads <= 0:
-            return
-        self._reads = reads
-        failed = {
-            name.removeprefix("failed_"): n_failed
-            for name, n_failed in new.items()
-            if name.startswith("failed_") and name != "failed_closed" and n_failed > 0
-        }
-        if not failed:
-            self._failing = ("ok", "")
-            return
-        n_failed = sum(failed.values())
-        told = [f"of the last {n_reads} reads {n_failed} failed: {', '.join(failed)}"]
-        told += [ADVICE[cause] for cause in failed if cause in ADVICE]
-        self._failing = ("unavailable" if n_failed >= n_reads else "degraded", "; ".join(told))
+    def _look_at_files(self) -> None:
+        """Note which batch tables were cut or deleted under the readers: nothing else would."""
+        damage = {group: batch_damage(table) for group, table in self.batch.items()}
+        self._damage = {group: text for group, text in damage.items() if text}
 
     def _open_online(self, n_threads: int) -> list[OnlineStore | None]:
         if self.kind == "none":
@@ -227,43 +187,6 @@ class FeatureStores:
                 max_cool_off_ms=MAX_COOL_OFF_FACTOR * settings.breaker_cool_off_ms,
             ),
         )
-
-    def _report_online(self) -> StoreReport:
-        if self._environment is not None:
-            return self._report_lmdb(self._environment)
-        loops = self.stats()
-        lost = [
-            store for store, loop in zip(self.online, loops, strict=True) if not loop["connected"]
-        ]
-        breakers = {BREAKER_STATES[loop["breaker_state"]] for loop in loops} - {"closed"}
-        troubles = []
-        if lost:
-            troubles.append(f"{len(lost)} of {len(loops)} loops have no connection")
-            troubles += sorted({_last_error(store) for store in lost} - {""})
-        if breakers:
-            troubles.append(f"circuit breaker {' and '.join(sorted(breakers))}: reads fail")
-        usable = [
-            loop
-            for loop in loops
-            if (loop["connected"] or loop["replica_connected"]) and loop["breaker_state"] == 0
-        ]
-        if lost and any(loop["replica_connected"] for loop in loops):
-            troubles.append(f"the replica {self._redis.replica} is asked instead")
-        state = "ok" if not troubles else "degraded" if usable else "unavailable"
-        return StoreReport("online", "redis", self._redis.address, state, "; ".join(troubles))
-
-    def _report_lmdb(self, environment: LmdbEnvironment) -> StoreReport:
-        state, detail = self._failing
-        if environment.trouble:
-            # Deleted, say, and still mapped: worse than well, better than nothing.
-            state = "degraded" if environment.is_open and state == "ok" else "unavailable"
-            detail = environment.trouble
-        return StoreReport("online", "lmdb", environment.path, state, detail)
-
-
-def _last_error(store: OnlineStore | None) -> str:
-    """Return why a Redis store has no connection."""
-    return str(getattr(store, "last_error", ""))
 
 
 def _read_password(path: str) -> str:

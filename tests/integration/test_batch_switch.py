@@ -17,9 +17,13 @@ from server.features.batch import BatchTableWriter
 from server.features.directory import batch_path
 from server.features.generations import rollback
 from server.pb.scoregate.v1 import control_pb2
+from tests.support.faulty_redis import FaultyRedis
+from tests.support.redis_store import StoreServer
 from tests.support.stores import (
+    BUDGET_US,
     CUSTOMER,
     N_ENTITIES,
+    REDIS,
     Load,
     StoredServing,
     now_ms,
@@ -63,13 +67,9 @@ def mapped(server: StoredServing) -> set[str]:
 
 def batch(server: StoredServing) -> tuple[str, str, int]:
     """Return state, generation and records of the customers' table, as GetStatus has them."""
-    reports = [
-        (control_pb2.StoreState.Name(store.state), store.generation, store.n_records)
-        for (table, group), store in server.stores().items()
-        if (table, group) == ("batch", "customer")
-    ]
-    state, generation, n_records = reports[-1]
-    return state.removeprefix("STORE_STATE_").lower(), generation, n_records
+    store = server.stores()["batch", "customer"]
+    state = str(control_pb2.StoreState.Name(store.state)).removeprefix("STORE_STATE_").lower()
+    return state, store.generation, store.n_records
 
 
 def assert_serves(server: StoredServing, n_day: float) -> None:
@@ -104,19 +104,23 @@ def test_generations_are_switched_under_load(server: StoredServing, directory: P
 
 
 def test_rows_that_wait_hold_their_generation(directory: Path) -> None:
-    """With online records besides: a switch below them costs neither table a read."""
-    write_online(f"lmdb:{directory}")
-    with StoredServing({"features.online": "lmdb", "features.directory": str(directory)}) as server:
-        with Load(server) as load:
-            for turn in range(3):
-                generation = write_batch(directory, turn)
-                until(lambda wanted=generation: batch(server)[1] == wanted, "the switch")  # type: ignore[misc]
-                assert server.all_online()
-            load.more()
-        counts = server.counts()
-        assert {name for name in counts if counts[name] and name.startswith("feature_reads")} == {
-            "feature_reads:online:hit"
+    """Rows that wait for Redis meanwhile keep the plan that they began with, and let go of it."""
+    with StoreServer() as redis, FaultyRedis(redis.socket) as proxy:
+        write_online(redis.url)
+        proxy.delay_s = BUDGET_US / 1e6 / 3
+        settings = {
+            **REDIS,
+            "redis.address": proxy.address,
+            "features.directory": str(directory),
         }
+        with StoredServing(settings) as server:
+            with Load(server) as load:
+                for turn in range(5):
+                    generation = write_batch(directory, turn, keep=1)
+                    until(lambda wanted=generation: mapped(server) == {wanted}, "the switch")  # type: ignore[misc]
+                    load.more()
+            assert server.counts()["feature_waits"] > 200
+            until(server.all_online, "recovery")
 
 
 def test_a_rollback_under_load(server: StoredServing, directory: Path) -> None:
@@ -149,6 +153,8 @@ def test_a_new_generation_that_cannot_be_read(
         name = "../../etc" if how == "no name" else bad.name
         (base / "current").write_text(f"{name}\n")
         until(lambda: batch(server)[0] == "degraded", "the report")
+        assert batch(server) == ("degraded", first, N_ENTITIES)
+        assert server.metric("scoregate_store_up", table="batch", kind="lmdb", group="customer")
         load.more()
         assert_serves(server, 2.0)
         assert mapped(server) == {first}
@@ -176,6 +182,8 @@ def test_the_generation_that_serves_is_damaged(
         else:
             shutil.rmtree(data.parent)
             assert_serves(server, 2.0)
+        until(lambda: batch(server)[0] == "degraded", "the report")
+        assert how in server.stores()["batch", "customer"].detail
         load.more()
         generation = write_batch(directory, 7.0)
         until(lambda: batch(server)[1] == generation, "the switch")
@@ -187,8 +195,12 @@ def test_the_generation_that_serves_is_damaged(
 
 
 def test_a_table_that_comes_later(tmp_path: Path) -> None:
+    base = batch_path(tmp_path, "customer")
+    base.mkdir(parents=True)
+    (base / "current").write_text("20990101T000000-000\n")
     with StoredServing({"features.directory": str(tmp_path)}) as server, Load(server):
         assert server.group_reads(request(3))["customer"] == ("not_read", "not_read")
+        assert batch(server) == ("unavailable", "", 0)
         write_batch(tmp_path, 4.0)
         until(lambda: ("batch", "customer") in server.stores(), "the table")
         until(lambda: server.score(request(3)).source_counts.batch == 1, "its plan")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.generator import Generator, Limits, Message
+from tests.support.clients import SCORE
 from tests.support.faulty_redis import Fault, FaultyRedis, cut, flip_record, instead
 from tests.support.redis_store import StoreServer
 from tests.support.stores import (
@@ -20,6 +22,7 @@ from tests.support.stores import (
     Load,
     StoredServing,
     request,
+    stored_repository,
     until,
     values_of,
     whole_request,
@@ -169,3 +172,27 @@ def test_bad_answers(
         assert told[f"store_errors:{cause}"] > 0
     else:
         assert not any(name.startswith("store_errors") for name in told)
+
+
+def test_a_deadline_that_comes_before_the_budget(proxy: FaultyRedis) -> None:
+    """A read may take the call's time but for a rest, in which the answer is still given."""
+    settings = {
+        **REDIS,
+        "redis.address": proxy.address,
+        "redis.stall_us": 60_000_000,
+        "redis.breaker_min_reads": 1_000_000,
+    }
+    message = Message(SCORE, request().SerializeToString())
+    with StoredServing(settings, stored_repository(10_000_000)) as server:
+        until(server.all_online, "the start")
+        proxy.delay_s = 5.0
+        try:
+            load = Generator(server.fast, [message], timeout_s=0.1, limits=Limits())
+            result = load.run_closed(n_calls=200)
+        finally:
+            proxy.heal()
+        # A machine that stalls for a millisecond at the wrong moment loses some of them.
+        assert result.status_counts["OK"] >= 150, (result.status_counts, result.first_error)
+        counts = server.counts()
+        assert counts["feature_reads:online:timeout"] >= 2 * result.status_counts["OK"]
+        assert counts["ml_feature_fallbacks:default:customer"] >= result.status_counts["OK"]

@@ -178,7 +178,9 @@ class StoredServing(Serving):
         status = control(self.operator).GetStatus(
             control_pb2.GetStatusRequest(), timeout=DEADLINE_S
         )
-        return {(store.table, store.group): store for store in status.stores}
+        stores = {(store.table, store.group): store for store in status.stores}
+        assert len(stores) == len(status.stores), "a store is reported twice"
+        return stores
 
     def online_state(self) -> str:
         """Return the online store's state in small letters."""
