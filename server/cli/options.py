@@ -19,6 +19,9 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 METAVARS = {"integer": "INTEGER", "number": "NUMBER", "text": "TEXT", "path": "PATH"}
 
+# Names besides the derived one, for flags that people look for under them.
+ALIASES = {"control.insecure": ("--insecure-control",)}
+
 config_option = click.option(
     "--config",
     "config_file",
@@ -51,7 +54,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
     name = _parameter(setting)
     if setting.kind == "flag":
         pair = f"{setting.flag}/--no-{setting.flag[2:]}"
-        return click.option(pair, name, default=None, help=text)
+        return click.option(pair, *ALIASES.get(setting.path, ()), name, default=None, help=text)
     if setting.kind == "list":
         metavar = "MODEL[@VERSION]"
         return click.option(setting.flag, name, multiple=True, metavar=metavar, help=text)

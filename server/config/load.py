@@ -140,7 +140,7 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             f"control.address ({origins['control.address']}): other machines can reach "
             f"{control.address}; that needs access tokens and TLS (control.tokens_file, "
             "control.tls_certificate_file, control.tls_key_file); use 127.0.0.1, or allow it "
-            f"without with {CATALOGUE['control.insecure'].flag} (control.insecure = true)"
+            "without with --insecure-control (control.insecure = true)"
         )
     if bool(control.tls_certificate_file) != bool(control.tls_key_file):
         raise ConfigError(

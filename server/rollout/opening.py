@@ -42,10 +42,13 @@ def open_rollout(
 
     Raises
     ------
+    StartError
+        The repository is not there.
     JournalError
         The journal cannot be opened.
     """
     repository = Repository(Path(settings.repository))
+    repository.models()  # a journal must not make the directory that was mistyped
     rollout = settings.rollout
     with ExitStack() as failing:
         closing = ExitStack()

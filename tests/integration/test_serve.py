@@ -186,7 +186,7 @@ class TestRefusalsToStart:
         assert port in text
 
     def test_an_open_control_port_without_permission(self) -> None:
-        assert "no authentication" in self.refused(2, "--control-address", "0.0.0.0")
+        assert "needs access tokens and TLS" in self.refused(2, "--control-address", "0.0.0.0")
 
     def test_a_ready_file_that_cannot_be_written(self, tmp_path: Path) -> None:
         repository = str(example_repository().path)

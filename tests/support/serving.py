@@ -92,7 +92,8 @@ def example_repository() -> Example:
 
 def copy_repository(target: Path) -> Path:
     """Copy the example repository, for tests that damage it."""
-    return Path(shutil.copytree(example_repository().path, target))
+    ignored = shutil.ignore_patterns(".*")  # journals of servers that ran there
+    return Path(shutil.copytree(example_repository().path, target, ignore=ignored))
 
 
 def write_config(path: Path, repository: Path, settings: Mapping[str, Any]) -> Path:
@@ -243,7 +244,7 @@ def run_serve(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         serve_command(*args),
         cwd=ROOT,
-        env={**clean, **env},
+        env={**clean, "SCOREGATE_ROLLOUT_JOURNAL": "none", **env},
         capture_output=True,
         text=True,
         timeout=START_S,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.exposition import choose_encoder
@@ -41,14 +41,12 @@ NO_CALLS = {
 class World:
     """A served model, an engine to call it, and its metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.board = PlanBoard()
         self.metrics = Metrics(1)
-        folder = tempfile.TemporaryDirectory(prefix="scoregate-journal-")
-        self.folder = folder
         settings = Settings(
             repository=str(example_repository().path),
-            rollout=RolloutSettings(journal=f"{folder.name}/journal.db"),
+            rollout=RolloutSettings(journal=str(folder / "journal.db")),
         )
         self.rollout = open_rollout(settings, self.board, self.metrics, describe_model)
         self.verbs = Verbs(self.rollout)
@@ -90,8 +88,10 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.rollout.close()
 
 
 def test_counters_exist_from_the_start_at_zero(world: World) -> None:

@@ -10,7 +10,9 @@ from server.bundle import load_model, read_bundle
 from server.control.describe import describe_model
 from server.export import ExportOptions, FeatureOptions, export_model
 from server.pb.scoregate.v1 import scoring_pb2 as pb
-from server.registry import ServedModel
+from server.rollout.changes import initial
+from server.rollout.loaded import Key, Loaded
+from server.rollout.plans import ServedArm, ServedModel
 from tests.support.models import fitted, make_data
 
 
@@ -18,10 +20,16 @@ def described(out: Path, options: ExportOptions) -> tuple[pb.GetModelResponse, S
     """Export a small model and decode its description."""
     data = make_data()
     export_model(fitted(), data.frame, data.y, data.frame, data.y, out=out, options=options)
+    bundle = read_bundle(out)
+    key = Key("fraud", "1", bundle.sha256.hex())
+    loaded = Loaded(key, load_model(bundle), slot=0, load_ms=1.0)
+    [state] = initial({"fraud": loaded.source}, "fraud").state.models
     served = ServedModel(
-        name="fraud", version="1", arm="champion", weight_basis_points=10_000, slot=0,
-        loaded=load_model(read_bundle(out)), table=BucketTable.from_weights(b"s", [10_000]),
-    )  # fmt: skip
+        state=state,
+        arms=(ServedArm("fraud", state.arms[0], loaded),),
+        table=BucketTable.from_weights(b"s", [10_000]),
+        former_layouts=(),
+    )
     answer = pb.GetModelResponse.FromString(describe_model(served, True, 7))
     return answer, served
 
@@ -44,7 +52,7 @@ def test_groups_and_both_layouts(tmp_path: Path) -> None:
             fallback=FallbackLimits(degrade_over=1),
         ),
     )  # fmt: skip
-    schema = served.loaded.schema
+    schema = served.arms[0].loaded.content.schema
     [arm] = answer.arms
     customer, terminal = arm.groups
     assert (customer.name, customer.entity, customer.role) == ("customer", "customer", "payer")

@@ -6,14 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.export.columns import (
-    RANK_OF_INFINITY,
-    Column,
-    Fill,
-    Scale,
-    float32_from_rank,
-    largest_below,
-)
+from server.bundle.link import RANK_OF_INFINITY, float32_from_rank
+from server.export.columns import Column, Fill, Scale, largest_below
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SCALES = st.floats(min_value=2.0**-40, max_value=2.0**40, width=32)

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from server.bundle.link import prior_shift, shift_odds, smallest_raw, to_score
+from server.bundle.link import Link, prior_shift, shift_odds, smallest_raw, to_score
 from server.errors import InputError
-from server.export.families import Link
 
 
 @settings(max_examples=150, derandomize=True)
