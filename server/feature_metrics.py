@@ -33,6 +33,7 @@ COUNTERS = {
     "breaker_opened": ("scoregate_store_breaker_openings", "Times a circuit breaker opened."),
     "hedged": ("scoregate_store_hedged_reads", "Reads that the replica was asked too."),
     "hedge_wins": ("scoregate_store_hedge_wins", "Reads that the replica answered first."),
+    "failovers": ("scoregate_store_failovers", "Reads that the replica alone was asked."),
     "cache_hits": ("scoregate_store_cache_hits", "Reads answered from the cache."),
     "cache_misses": ("scoregate_store_cache_misses", "Reads that the cache could not answer."),
     "cache_evictions": ("scoregate_store_cache_evictions", "Records that made room for others."),
@@ -111,6 +112,11 @@ def store_families(stores: FeatureStores) -> Iterator[Metric]:
             yield CounterMetricFamily(family, text, value=sum(loop[counter] for loop in loops))
     for gauge, family, text in (
         ("connected", "scoregate_store_connected", "1: this loop's connection stands."),
+        (
+            "replica_connected",
+            "scoregate_store_replica_connected",
+            "1: this loop's connection to the replica stands.",
+        ),
         (
             "breaker_state",
             "scoregate_store_breaker_state",

@@ -214,6 +214,9 @@ def test_a_replica_answers_while_the_primary_is_gone() -> None:
             until(server.all_online, "the replica's answers")
             assert server.online_state() == "degraded"
             assert replica.unix in server.stores()["online", ""].detail
+            assert server.counts()["store_failovers"] > 0
+            assert server.metric("scoregate_store_connected", loop="0") == 0
+            assert server.metric("scoregate_store_replica_connected", loop="0") == 1
             load.more()
             primary.start()
             write_online(primary.url)

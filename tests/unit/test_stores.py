@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
+from fastpath.metrics import Metrics
+from fastpath.store import OUTCOMES
 from server.config import FeatureSettings, RedisSettings
+from server.feature_metrics import feature_families, read_families, store_families
 from server.features.batch import BatchTableWriter
 from server.stores import FeatureStores
+from tests.support.serving import ROOT
 from tests.support.stores import CUSTOMER, now_ms
 
 WAIT_S = 30.0
@@ -56,3 +61,47 @@ def test_without_stores_there_is_nothing_to_report() -> None:
     assert stores.reports() == []
     assert stores.batch == {}
     stores.stop()
+
+
+def test_the_runbook_names_metrics_that_exist(tmp_path: Path) -> None:
+    """What an operator is told to look at is what a scrape of such a server has."""
+    redis = FeatureStores(
+        FeatureSettings(directory=str(tmp_path), online="redis"),
+        RedisSettings(address="unix:/nowhere", replica="unix:/nowhere-else"),
+        1,
+    )
+    lmdb = FeatureStores(
+        FeatureSettings(directory=str(tmp_path), online="lmdb"), RedisSettings(), 1
+    )
+    metrics = Metrics(1)
+    families = [
+        *feature_families(()),
+        *read_families(metrics.snapshot()),
+        *store_families(redis),
+        *store_families(lmdb),
+    ]
+    known = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    # The collector's own, for all models.
+    known |= {"ml_predictions_total", "ml_predictions_degraded_total"}
+    causes = {
+        sample.labels["cause"]
+        for family in families
+        if family.name.startswith("scoregate_store_")
+        for sample in family.samples
+        if "cause" in sample.labels
+    }
+    text = (ROOT / "docs" / "runbooks" / "feature-stores.md").read_text("utf-8")
+    assert set(re.findall(r"\b(?:ml|scoregate)_[a-z_]+", text)) <= known
+    rows = [
+        line.split("|")[1:-1]
+        for line in text.splitlines()
+        if line.startswith("|") and line.count("|") == 5
+    ][2:]
+    assert len(rows) > 20
+    for _, outcomes, states, _ in rows:
+        named = set(re.findall(r"`([a-z_]+)`", outcomes))
+        assert named, outcomes
+        assert named <= set(OUTCOMES)
+        told = [part for part in states.split(";") if re.search(r"errors|failures", part)]
+        for part in told:
+            assert set(re.findall(r"`([a-z_]+)`", part)) <= causes, part
