@@ -26,16 +26,20 @@ from fastpath.record import encode_records
 from server.errors import FeatureStoreError
 from server.features.lmdb import LmdbFeatureWriter
 from tests.support.clients import SCORE
-from tests.support.serving import ROOT
+from tests.support.serving import MODEL, ROOT
 from tests.support.stores import (
     CUSTOMER,
     DEADLINE_S,
     N_ENTITIES,
+    TERMINAL,
     Load,
     StoredServing,
+    export_stored,
     now_ms,
     request,
+    stored_repository,
     until,
+    values_of,
     whole_request,
     write_online,
 )
@@ -308,6 +312,33 @@ def test_records_that_cannot_be_used(directory: Path) -> None:
         assert counts["feature_reads:online:foreign"] == 2
         assert counts["ml_feature_fallbacks:default:customer"] == 2 * len(stored)
         assert server.all_online()
+
+
+def test_records_of_an_older_layout_are_mapped(directory: Path, tmp_path_factory: Any) -> None:
+    """While a model that declares them is served, every model reads them, by name."""
+    repository = tmp_path_factory.mktemp("models")
+    shutil.copytree(stored_repository(), repository, dirs_exist_ok=True)
+    older = CUSTOMER._replace(
+        columns=(("mean", "numeric"), ("old", "numeric"), ("n_day", "numeric"))
+    )
+    export_stored(repository / "older" / "1", [older, TERMINAL])
+    with LmdbFeatureWriter(directory, older) as writer:
+        writer.write(["c3"], now_ms(), [[50.0, 60.0, 8.0]])
+    with serving(directory) as server:
+        assert server.group_reads(request(3))["customer"][0] == "foreign"
+    with StoredServing(
+        {
+            "features.online": "lmdb",
+            "features.directory": str(directory),
+            "default_model": MODEL,
+        },
+        repository,
+    ) as server:
+        answer = server.score(request(3))
+        assert answer.model == MODEL
+        assert answer.source_counts.online == 2
+        whole = server.score(whole_request(8.0, values_of(3)[1]))
+        assert answer.raw_score == whole.raw_score
 
 
 def test_a_hundred_thousand_unknown_entities(directory: Path) -> None:

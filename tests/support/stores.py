@@ -66,6 +66,14 @@ def stored_repository(budget_us: int = BUDGET_US) -> Path:
     """Export a model with two features in stores; removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="scoregate-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    export_stored(
+        folder / MODEL / "1", [group._replace(read_budget_us=budget_us) for group in GROUPS]
+    )
+    return folder
+
+
+def export_stored(out: Path, groups: Sequence[GroupSpec]) -> None:
+    """Export a model that reads n_day and risk from groups of these columns."""
     train, target = example_rows(1500, 1)
     valid, valid_target = example_rows(500, 2)
     model = GradientBoostingClassifier(n_estimators=20, max_depth=3, random_state=0)
@@ -76,12 +84,10 @@ def stored_repository(budget_us: int = BUDGET_US) -> Path:
             "n_day": FeatureOptions(source="customer", default=1.0),
             "risk": FeatureOptions(source="terminal", default=0.25),
         },
-        groups=[group._replace(read_budget_us=budget_us) for group in GROUPS],
+        groups=groups,
         fallback=FallbackLimits(degrade_over=0),
     )
-    out = folder / MODEL / "1"
     export_model(model, train, target, valid, valid_target, out=out, options=options)
-    return folder
 
 
 def values_of(entity: int) -> tuple[float, float]:
