@@ -166,7 +166,7 @@ def _hash_key(group: GroupSpec, entity: str) -> str:
     return f"{HASH_PREFIX}{group.name}:{entity}"
 
 
-def run(socket: str, sizes: Sizes, feast_sizes: Sizes, n_calls: int) -> dict[str, Any]:
+def run(socket: str, sizes: Sizes, feast_sizes: Sizes | None, n_calls: int) -> dict[str, Any]:
     """Measure all peers.
 
     Parameters
@@ -175,23 +175,24 @@ def run(socket: str, sizes: Sizes, feast_sizes: Sizes, n_calls: int) -> dict[str
         Unix socket of a Redis server that `feature_store_data.fill` has filled with `sizes`. Its
         hashes and Feast's own keys are added.
     sizes, feast_sizes : Sizes
+        Without `feast_sizes`, Feast is left out.
     n_calls : int
         Of redis-py; Feast is asked a tenth as often.
 
     Returns
     -------
     dict
-        JSON-able: "redis_py" and "feast" by store.
+        JSON-able: "redis_py", and "feast" by store.
     """
     import redis
 
     with redis.Redis(unix_socket_path=socket) as client:
         fill_hashes(client, sizes)
-    n_feast = max(n_calls // 10, 1)
-    return {
-        "redis_py": redis_py(socket, sizes, n_calls),
-        "feast": {
+    found: dict[str, Any] = {"redis_py": redis_py(socket, sizes, n_calls)}
+    if feast_sizes is not None:
+        n_feast = max(n_calls // 10, 1)
+        found["feast"] = {
             "sqlite": feast("sqlite", feast_sizes, n_feast),
             "redis": feast(f"redis:{socket}", feast_sizes, n_feast),
-        },
-    }
+        }
+    return found

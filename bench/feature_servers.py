@@ -138,17 +138,40 @@ def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def reads(target: Target) -> dict[str, float]:
-    """Return how many reads of stored records ended how: "table.outcome" -> reads so far."""
-    found = {}
-    for name, value in target.counters().items():
-        if name.startswith("scoregate_feature_reads_total{"):
-            labels = dict(part.split("=", 1) for part in name[name.index("{") + 1 : -1].split(","))
-            key = f"{labels['table']}.{labels['outcome']}".replace('"', "")
-            found[key] = value
-    if not found:
-        raise LoadError(f"{target.name}: its metrics say nothing of stored features")
-    return found
+@dataclass(frozen=True)
+class Reads:
+    """What a server has counted of its reads of stored records so far."""
+
+    outcomes: dict[str, float]  # "table.outcome" -> reads
+    n_timed: float  # online reads whose time was taken, and their sum
+    seconds: float
+
+    @classmethod
+    def of(cls, target: Target) -> Reads:
+        """Read a server's counters.
+
+        Raises
+        ------
+        LoadError
+            It does not answer, or has no such counters.
+        """
+        outcomes = {}
+        counters = target.counters()
+        for name, value in counters.items():
+            if name.startswith("scoregate_feature_reads_total{"):
+                labels = dict(x.split("=", 1) for x in name[name.index("{") + 1 : -1].split(","))
+                outcomes[f"{labels['table']}.{labels['outcome']}".replace('"', "")] = value
+        duration = "scoregate_feature_read_duration_seconds"
+        if not outcomes or f"{duration}_sum" not in counters:
+            raise LoadError(f"{target.name}: its metrics say nothing of stored features")
+        return cls(outcomes, counters[f"{duration}_count"], counters[f"{duration}_sum"])
+
+    def since(self, before: Reads) -> tuple[dict[str, float], float | None]:
+        """Return the reads by outcome, and the mean microseconds of one that was timed."""
+        grown = {name: n - before.outcomes[name] for name, n in self.outcomes.items()}
+        n_timed = self.n_timed - before.n_timed
+        mean_us = (self.seconds - before.seconds) / n_timed * 1e6 if n_timed else None
+        return {name: n for name, n in grown.items() if n}, mean_us
 
 
 def breaker_is(target: Target, *states: float) -> bool:

@@ -44,6 +44,7 @@ QUANTITIES: dict[str, Quantity] = {
     "capacity_per_s": Quantity("1/s", "higher", "what the server takes of open callers"),
     "knee_per_s": Quantity("1/s", "higher", "highest rate kept within the latency limit"),
     "generator_bound": Quantity("", None, "1 where the generator ended a sweep, not the server"),
+    "read_us": Quantity("µs", "lower", "one timed read of a stored record, inside the server"),
     "generator_cpu_us_per_call": Quantity("µs", "lower", "the load generator's own CPU per call"),
 }
 
