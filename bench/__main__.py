@@ -16,6 +16,7 @@ from typing import Any
 from bench import (
     crosscheck,
     feature_figures,
+    feature_plan,
     features,
     history,
     kernels,
@@ -142,7 +143,7 @@ def _crosscheck(folder: Path, quick: bool, display: Display, command: str) -> No
 def _features(folder: Path, quick: bool, display: Display, command: str) -> bool:
     """Measure stored features; whoever lacks redis-server gets everything else."""
     try:
-        plan = features.QUICK if quick else features.FULL
+        plan = feature_plan.QUICK if quick else feature_plan.FULL
         found = features.run(plan, display, free_core())
     except BenchError as error:
         display.end()

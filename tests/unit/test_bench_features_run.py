@@ -16,9 +16,10 @@ import pytest
 from bench import feature_loading, feature_model
 from bench.errors import BenchError, LoadError
 from bench.feature_figures import summary
+from bench.feature_plan import QUICK
 from bench.feature_servers import OPEN, Reads, breaker_is, redis, wait_until
 from bench.feature_store_data import CUSTOMER, TERMINAL, Sizes, chunks, keys, pairs
-from bench.features import QUICK, Found, misread
+from bench.features import Found, misread
 from bench.targets import Target
 from fastpath.record import decode_record
 from fastpath.schema import Schema
