@@ -30,6 +30,21 @@ COMMANDS = {
     ),
     "serve": ("server.cli.serve", "serve", "Serve a model repository."),
     "score": ("server.cli.score", "score", "Score one request: a first call without code."),
+    "status": ("server.cli.status", "status", "Show what serves: plan, arms, ports, stores."),
+    "watch": ("server.cli.watch", "watch", "Watch the plan, changes and traffic live."),
+    "models": ("server.cli.models", "models", "List, load and unload versions."),
+    "deploy": ("server.cli.deploy", "deploy", "Let a version take part."),
+    "traffic": ("server.cli.traffic", "traffic", "Split the traffic between versions."),
+    "promote": ("server.cli.promote", "promote", "Give one version all the traffic."),
+    "rollback": ("server.cli.rollback", "rollback", "Put an earlier plan in force again."),
+    "retire": ("server.cli.promote", "retire", "Take a version or a model out of service."),
+    "thresholds": ("server.cli.thresholds", "thresholds", "Decide at other scores."),
+    "overrides": ("server.cli.overrides", "overrides", "Pin routing keys to versions."),
+    "labels": ("server.cli.labels", "labels", "Name versions."),
+    "freeze": ("server.cli.freeze", "freeze", "Refuse changes for a while."),
+    "unfreeze": ("server.cli.freeze", "unfreeze", "Allow changes again."),
+    "history": ("server.cli.history", "history", "List who changed what serves, and why."),
+    "journal": ("server.cli.journal", "journal", "Export or verify the history on disk."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),
     "bench": ("server.cli.bench", "bench", "Load a server; run scenarios; compare; report."),
     "config": ("server.cli.config", "config", "Check or show the server's settings."),
@@ -65,7 +80,8 @@ def scoregate() -> None:
     """Serve scikit-learn models over gRPC, on the fraud path.
 
     The road: `export` a trained scikit-learn model, `inspect` the bundle, `serve` the
-    repository, `score` a first request. `demo` walks all of it on simulated transactions.
+    repository, `score` a first request; then `deploy` the next version, `promote` it or
+    `rollback`. `demo` walks the first part on simulated transactions.
     """
 
 

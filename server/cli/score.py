@@ -17,16 +17,10 @@ import click
 import grpc
 from google.protobuf import json_format
 
-from server.errors import CallError, InputError
+from server.cli.remote import explain, to_json
+from server.errors import InputError
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.pb.scoregate.v1 import scoring_pb2_grpc as pb_grpc
-
-# Answers that blame the request: exit code 2. Any other failure is 1.
-REQUEST_ERRORS = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.FAILED_PRECONDITION,
-}
 
 
 @click.command()
@@ -71,8 +65,9 @@ def score(
                 return
             answer = stub.Score(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise _explain(cast("grpc.Call", error), address) from None
-    click.echo(_to_json(answer) if as_json else _to_text(answer))
+            failed = cast("grpc.Call", error)
+            raise explain(failed.code().name, failed.details(), address) from None
+    click.echo(to_json(answer) if as_json else _to_text(answer))
 
 
 def _read(file: str) -> str:
@@ -166,24 +161,6 @@ def _example_value(feature: pb.FeatureDescription) -> object:
         high = feature.maximum if feature.HasField("maximum") else math.inf
         default = min(max(0.0, low), high)
     return float(format(default, ".6g"))
-
-
-def _explain(error: grpc.Call, address: str) -> Exception:
-    code, details = error.code(), error.details() or "no details"
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return CallError(
-            f"no answer from {address} ({details}); is `scoregate serve` running there? "
-            "--address says where to call"
-        )
-    if code in REQUEST_ERRORS:
-        return InputError(f"{address} answered {code.name}: {details}")
-    return CallError(f"{address} answered {code.name}: {details}")
-
-
-def _to_json(answer: pb.ScoreResponse) -> str:
-    return json_format.MessageToJson(
-        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
 
 
 def _to_text(answer: pb.ScoreResponse) -> str:

@@ -1,0 +1,152 @@
+"""`scoregate journal`: the history on disk, read without a server.
+
+Nothing is written to the journal, whether a server has it open or not: what is read is a snapshot
+that SQLite takes of it, in a temporary directory.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from server.cli.lines import utc
+from server.errors import InputError, JournalError
+
+if TYPE_CHECKING:
+    from server.rollout.entry import Entry
+    from server.rollout.journal import Journal
+
+SQLITE_MAGIC = b"SQLite format 3\0"
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group()
+def journal() -> None:
+    """Export or verify the journal of changes: <repository>/.scoregate/journal.db.
+
+    On the file itself, beside a running server or without one.
+    """
+
+
+@journal.command()
+@file_argument
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write there, aside and renamed.  [default: standard output]",
+)
+def export(file: Path, out: Path | None) -> None:
+    """Write the whole journal in FILE as JSON lines, the oldest change first.
+
+    \b
+    scoregate journal export repository/.scoregate/journal.db --out changes.jsonl
+    scoregate journal verify changes.jsonl
+
+    Each line is one change: who, why, when, arguments, and all that was in force after it, with
+    the bucket tables; and a digest over it and the line before. Exit codes: 0 done; 2 FILE is
+    no journal; 1 it is damaged.
+    """  # noqa: D301 - click looks for the backspace character itself
+    with _snapshot(file) as opened:
+        if out is None:
+            opened.export(sys.stdout)
+            return
+        aside = out.with_name(f".{out.name}.new")
+        try:
+            with aside.open("w", encoding="utf-8") as stream:
+                n_changes = opened.export(stream)
+            aside.rename(out)
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+        finally:
+            aside.unlink(missing_ok=True)
+    click.echo(f"{out}: {n_changes:,} changes")
+
+
+@journal.command()
+@file_argument
+def verify(file: Path) -> None:
+    """Check that FILE, a journal or an export of one, is whole and was not altered.
+
+    \b
+    scoregate journal verify repository/.scoregate/journal.db
+
+    Every change is chained to the one before by a digest, so what was altered or is missing between
+    two changes is found; a journal that lost its end is a shorter one. Exit codes: 0 whole; 2 FILE
+    is no journal; 1 it is damaged.
+    """  # noqa: D301 - as above
+    if _is_database(file):
+        with _snapshot(file) as opened:
+            n_changes = opened.verify()
+            last = opened.last()
+    else:
+        n_changes, last = _verify_export(file)
+    newest = (
+        ""
+        if last is None
+        else f"; the newest: {last.verb}, generation {last.generation}, "
+        f"by {last.who}, {utc(last.time_ms)}"
+    )
+    click.echo(f"{file}: ok: {n_changes:,} changes{newest}")
+
+
+def _is_database(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(SQLITE_MAGIC))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    if start == SQLITE_MAGIC:
+        return True
+    if start[:1] == b"{" or not start:
+        return False
+    raise InputError(f"{file}: neither a journal nor an export of one")
+
+
+def _verify_export(file: Path) -> tuple[int, Entry | None]:
+    from server.rollout.entry import read_export
+
+    n_changes, last = 0, None
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for n_changes, last in enumerate(read_export(lines), 1):  # noqa: B007 - the last
+                pass
+    except JournalError as error:
+        raise JournalError(f"{file}: {error}") from None
+    except UnicodeDecodeError:
+        raise JournalError(f"{file}: line {n_changes + 1} is not UTF-8") from None
+    return n_changes, last
+
+
+@contextmanager
+def _snapshot(file: Path) -> Iterator[Journal]:
+    """Open a copy of a journal as it is now; the journal itself stays untouched."""
+    import sqlite3
+    import tempfile
+
+    from server.rollout.journal import Journal
+
+    if not _is_database(file):
+        raise InputError(f"{file}: not a journal; it is <repository>/.scoregate/journal.db")
+    with tempfile.TemporaryDirectory(prefix="scoregate-journal-") as folder:
+        copy = Path(folder, "journal.db")
+        try:
+            uri = f"{file.resolve().as_uri()}?mode=ro"
+            with (
+                closing(sqlite3.connect(uri, uri=True)) as source,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                source.backup(target)
+        except sqlite3.Error as error:
+            raise JournalError(f"journal {file} cannot be read: {error}") from None
+        try:
+            with Journal(copy) as opened:
+                yield opened
+        except JournalError as error:
+            # People know the journal by its own name.
+            raise JournalError(str(error).replace(str(copy.resolve()), str(file))) from None

@@ -1,0 +1,59 @@
+"""`scoregate thresholds`: decide at other scores than the bundle's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from server.cli.arguments import scores
+from server.cli.changed import make_change
+from server.cli.remote import EXIT_CODES, Change, Remote, change_options, model_option
+
+arm_option = click.option(
+    "--arm", default="", metavar="ARM|VERSION", help="Of one arm only.  [default: every arm]"
+)
+
+
+@click.group()
+def thresholds() -> None:
+    """Decide at other scores than those of the bundle."""
+
+
+@thresholds.command(name="set", epilog=EXIT_CODES)
+@click.argument("values", nargs=-1, required=True, metavar="NAME=SCORE...")
+@model_option
+@arm_option
+@change_options
+def set_(remote: Remote, change: Change, values: tuple[str, ...], model: str, arm: str) -> None:
+    """Set thresholds, each NAME its SCORE; those that are not named stay.
+
+    \b
+    scoregate thresholds set review=0.4 --why "reviewers are overrun"
+    scoregate thresholds set review=0.4 block=0.9 --arm canary
+
+    They have to ascend in the bundle's order. `thresholds reset` takes it back.
+    """  # noqa: D301 - click looks for the backspace character itself
+    _call(remote, change, model, arm, scores(values))
+
+
+@thresholds.command(epilog=EXIT_CODES)
+@model_option
+@arm_option
+@change_options
+def reset(remote: Remote, change: Change, model: str, arm: str) -> None:
+    """Decide at the bundle's own thresholds again.
+
+    \b
+    scoregate thresholds reset --arm canary
+    """  # noqa: D301 - as above
+    _call(remote, change, model, arm, {})
+
+
+def _call(
+    remote: Remote, change: Change, model: str, arm: str, values: Mapping[str, float]
+) -> None:
+    from server.pb.scoregate.v1 import control_pb2 as pb
+
+    request = pb.SetThresholdsRequest(model=model, arm=arm, scores=values, options=change.options())
+    make_change(remote, change, "SetThresholds", request)
