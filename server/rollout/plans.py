@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastpath.errors import PlanError
 from fastpath.plan import Plan, PlanArm, PlanModel
 from fastpath.routing import BucketTable
 from fastpath.store import BatchTable
@@ -162,6 +163,13 @@ def _serve(
     arms = tuple(
         ServedArm(state.name, arm, load(state.name, arm.version, arm.sha256)) for arm in state.arms
     )
+    entities = {arm.version: arm.loaded.content.manifest.routing_entity for arm in arms}
+    if len(set(entities.values())) > 1:
+        raise PlanError(
+            f"model {state.name}: its versions split traffic by different entities "
+            f"({', '.join(f'{v}: {e or chr(34) * 2}' for v, e in entities.items())}), so that one "
+            "customer could be in two arms; export the new one with the other's --routing-entity"
+        )
     schemas = [arm.loaded.content.schema for arm in arms]
     return ServedModel(
         state=state,

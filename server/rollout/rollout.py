@@ -205,7 +205,7 @@ class Rollout:
         else:
             log.info("resumed generation %d of the journal", last.generation)
             return
-        for entry in self.journal.entries(1 << 30, last.generation):
+        for entry in self.journal.walk(last.generation):
             state = msgspec.structs.replace(entry.state, frozen=last.state.frozen)
             try:
                 self._put_in_force("recover", {"generation": entry.generation}, state, SERVER)

@@ -175,7 +175,7 @@ class Verbs:
                     f"the journal has no generation {generation}; `scoregate history` lists them"
                 )
             return entry.state
-        for entry in self._rollout.journal.entries(1 << 30, state.generation):
+        for entry in self._rollout.journal.walk(state.generation):
             if not changes.same_content(entry.state, state):
                 return entry.state
         raise ChangeError(

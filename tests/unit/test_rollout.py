@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastpath.engine import Engine
+from fastpath.errors import PlanError
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from server.config import RolloutSettings, Settings
@@ -201,6 +202,15 @@ def test_keys_are_pinned_and_labels_name_versions(world: World) -> None:
         world.verbs.set_labels(ANNA, MODEL, {"next": "99"})
     world.verbs.set_overrides(ANNA, MODEL, {}, ["card-7"])
     assert world.score("card-7").arm == "champion"
+
+
+def test_versions_that_split_by_different_entities_do_not_serve_together(world: World) -> None:
+    manifest = world.path / MODEL / "2" / "manifest.json"
+    document = json.loads(manifest.read_text("utf-8"))
+    manifest.write_text(json.dumps({**document, "routing_entity": "card"}), "utf-8")
+    with pytest.raises(PlanError, match="1: customer, 2: card"):
+        world.verbs.deploy(ANNA, MODEL, "2", 1_000)
+    assert world.split() == {"champion": ("1", 10_000)}
 
 
 def test_what_changes_nothing_is_not_written_down(world: World) -> None:
