@@ -36,6 +36,10 @@ class StartError(ScoregateError):
     """The server cannot start: a port is taken, a path unreadable, nothing to serve."""
 
 
+class NotFoundError(StartError):
+    """A model or a version is not in the repository."""
+
+
 class CallError(ScoregateError):
     """A call to a running server failed: it is not there, or it answered with an error."""
 
@@ -57,4 +61,8 @@ class ConflictError(ScoregateError):
 
 
 class AccessError(ScoregateError):
-    """A caller of the control port is not who it has to be, or may not do that."""
+    """A caller of the control port may not do that."""
+
+
+class UnauthenticatedError(AccessError):
+    """A caller of the control port has not said who it is, or is not known."""

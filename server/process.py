@@ -34,9 +34,10 @@ from fastpath.scoring import ScoringService
 from server import __version__, logs
 from server.collector import ScoregateCollector, make_registry
 from server.config import Settings
+from server.control.access import open_access
 from server.control.describe import describe_model
 from server.control.server import ControlPort
-from server.control.status import ControlServicer
+from server.control.servicer import ControlServicer
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
@@ -179,6 +180,7 @@ class Server:
 
     def _open_control_port(self, loops: LoopGroup) -> None:
         settings = self.settings
+        access = open_access(settings.control)
         servicer = ControlServicer(
             self.rollout,
             self.metrics,
@@ -186,9 +188,15 @@ class Server:
             loops.stats,
             self.addresses,
             self.stores,
+            access,
         )
         self._control = ControlPort(
-            settings.control, settings.fast.max_message_bytes, loops, servicer, self.lifecycle
+            settings.control,
+            settings.fast.max_message_bytes,
+            loops,
+            servicer,
+            self.lifecycle,
+            access,
         )
         port = self._control.port
         self.addresses["control"] = join_address(settings.control.address, port)

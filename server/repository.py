@@ -16,7 +16,7 @@ from pathlib import Path
 
 from server.bundle import Bundle, read_bundle
 from server.bundle.manifest import MANIFEST, NAME_PATTERN
-from server.errors import BundleError, StartError
+from server.errors import BundleError, NotFoundError, StartError
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
@@ -52,8 +52,10 @@ class Repository:
 
         Raises
         ------
+        NotFoundError
+            The model is not in the repository.
         StartError
-            The model is not in the repository, or its directory cannot be read.
+            Its directory cannot be read.
         """
         return sorted(_directories(self.path / model, "model"), key=natural_key)
 
@@ -62,8 +64,10 @@ class Repository:
 
         Raises
         ------
-        StartError
+        NotFoundError
             There is no such model or version; the message names those that there are.
+        StartError
+            Such a name cannot be.
         """
         for what, name in (("model", model), ("version", version or "1")):
             if not re.match(NAME_PATTERN, name):
@@ -72,7 +76,7 @@ class Repository:
         if not versions or (version and version not in versions):
             wanted = f"no version {version}" if version else "no versions"
             known = f"; there is {', '.join(versions)}" if versions else ""
-            raise StartError(f"{self.path / model}: {wanted} of this model{known}")
+            raise NotFoundError(f"{self.path / model}: {wanted} of this model{known}")
         version = version or versions[-1]
         return version, self.path / model / version
 
@@ -121,6 +125,7 @@ def _directories(path: Path, what: str) -> list[str]:
             if re.match(NAME_PATTERN, entry.name) and entry.is_dir()
         ]
     except FileNotFoundError:
-        raise StartError(f"{what} {path}: no such directory") from None
+        kind = NotFoundError if what == "model" else StartError
+        raise kind(f"{what} {path}: no such directory") from None
     except OSError as error:
         raise StartError(f"{what} {path}: cannot be read: {error.strerror}") from None

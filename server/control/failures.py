@@ -7,13 +7,14 @@ logged whole, answered as INTERNAL without detail.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
 
 from fastpath import errors as fastpath_errors
 from server import errors
+from server.rollout.rollout import NothingServableError
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,14 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     errors.ParityError: Code.FAILED_PRECONDITION,
     errors.ExportError: Code.INVALID_ARGUMENT,
     errors.StartError: Code.FAILED_PRECONDITION,
+    errors.NotFoundError: Code.NOT_FOUND,
+    NothingServableError: Code.FAILED_PRECONDITION,
     errors.CallError: Code.UNAVAILABLE,
     errors.JournalError: Code.INTERNAL,
     errors.ChangeError: Code.INVALID_ARGUMENT,
     errors.ConflictError: Code.ABORTED,
     errors.AccessError: Code.PERMISSION_DENIED,
+    errors.UnauthenticatedError: Code.UNAUTHENTICATED,
     errors.FeatureStoreError: Code.UNAVAILABLE,
     fastpath_errors.FastpathError: Code.INTERNAL,
     fastpath_errors.ModelError: Code.FAILED_PRECONDITION,
@@ -70,29 +74,56 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 
 class FailureInterceptor(grpc.ServerInterceptor):
-    """Ends unary calls that raised with the status of the table."""
+    """Ends calls that raised with the status of the table."""
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of a unary call; streams (health, reflection) pass unchanged."""
+        """Wrap the handler of a call with one request; libraries' own streams pass unchanged."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        answer = handler.unary_unary
         method = handler_call_details.method
+        if handler is None:
+            return None
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _guarded(handler.unary_unary, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        # The health service's watch answers by a callback, which grpcio finds by this attribute.
+        if handler.unary_stream is not None and not getattr(
+            handler.unary_stream, "experimental_non_blocking", False
+        ):
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(handler.unary_stream, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler
 
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            try:
-                return answer(request, context)
-            except Exception as error:  # noqa: BLE001 - the last resort of a port
-                _abort(error, method, context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            guarded, handler.request_deserializer, handler.response_serializer
-        )
+def _guarded(answer: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Any], Any]:
+    def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return answer(request, context)
+        except Exception as error:  # noqa: BLE001 - the last resort of a port
+            _abort(error, method, context)
+
+    return guarded
+
+
+def _guarded_stream(
+    answer: Callable[[Any, Any], Iterator[Any]], method: str
+) -> Callable[[Any, Any], Iterator[Any]]:
+    def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from answer(request, context)
+        except Exception as error:  # noqa: BLE001 - the last resort of a port
+            _abort(error, method, context)
+
+    return guarded
 
 
 def _abort(error: Exception, method: str, context: grpc.ServicerContext) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Assembles the control port: services, health, reflection, one failure table."""
+"""Assembles the control port: services, health, reflection, access, TLS, one failure table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from server.config import ControlSettings
+from server.control.access import Access, AccessInterceptor
 from server.control.failures import FailureInterceptor
 from server.control.relay import Loops, ScoringRelay
-from server.control.status import ControlServicer
+from server.control.servicer import ControlServicer
+from server.control.tls import server_credentials
+from server.control.watch import MAX_WATCHERS
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
 from server.pb.scoregate.v1 import control_pb2, control_pb2_grpc, scoring_pb2
@@ -41,11 +44,13 @@ class ControlPort:
         Who answers Control.
     lifecycle
         What the health service follows.
+    access
+        Who may call what; None: everybody everything.
 
     Raises
     ------
     StartError
-        The address cannot be listened on.
+        The address cannot be listened on, or a certificate cannot be used.
     """
 
     def __init__(
@@ -55,11 +60,15 @@ class ControlPort:
         loops: Loops,
         servicer: ControlServicer,
         lifecycle: Lifecycle,
+        access: Access | None = None,
     ) -> None:
+        credentials = server_credentials(settings)
+        # A watch keeps its thread for as long as it lasts: those are extra, made when needed.
+        threads = settings.max_workers + MAX_WATCHERS
         self._server = grpc.server(
-            ThreadPoolExecutor(settings.max_workers, thread_name_prefix="control"),
+            ThreadPoolExecutor(threads, thread_name_prefix="control"),
             handlers=[ScoringRelay(loops)],
-            interceptors=[FailureInterceptor()],
+            interceptors=[AccessInterceptor(access or Access()), FailureInterceptor()],
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -75,11 +84,16 @@ class ControlPort:
         lifecycle.listen(self._follow)
         address = settings.address
         host = f"[{address}]" if ":" in address and not address.startswith("[") else address
+        where = f"{host}:{settings.port}"
         try:
-            self.port: int = self._server.add_insecure_port(f"{host}:{settings.port}")
+            self.port: int = (
+                self._server.add_insecure_port(where)
+                if credentials is None
+                else self._server.add_secure_port(where, credentials)
+            )
         except RuntimeError:
             raise StartError(
-                f"control port: cannot listen on {host}:{settings.port}: taken, or no address of "
+                f"control port: cannot listen on {where}: taken, or no address of "
                 "this machine; choose another with --control-address and --control-port"
             ) from None
 

@@ -1,22 +1,21 @@
-"""Control.GetStatus: what serves now, since when, and how it fares."""
+"""GetStatus: what serves now, since when, and how it fares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import grpc
 
 from fastpath.metrics import Metrics
 from server import __version__
 from server.lifecycle import Lifecycle
 from server.memory import resident_bytes
 from server.pb.scoregate.v1 import control_pb2 as pb
-from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
 from server.rollout.rollout import Rollout
 from server.stores import FeatureStores
 
+LoopStats = Callable[[], Sequence[Mapping[str, int]]]
 
-class ControlServicer(pb_grpc.ControlServicer):
+
+class Status:
     """Answers from what the other rooms publish; owns nothing.
 
     Parameters
@@ -30,7 +29,7 @@ class ControlServicer(pb_grpc.ControlServicer):
         rollout: Rollout,
         metrics: Metrics,
         lifecycle: Lifecycle,
-        loop_stats: Callable[[], Sequence[Mapping[str, int]]],
+        loop_stats: LoopStats,
         addresses: Mapping[str, str],
         stores: FeatureStores,
     ) -> None:
@@ -41,9 +40,7 @@ class ControlServicer(pb_grpc.ControlServicer):
         self._addresses = addresses
         self._stores = stores
 
-    def GetStatus(  # noqa: N802 - the method's name in the proto
-        self, request: pb.GetStatusRequest, context: grpc.ServicerContext
-    ) -> pb.GetStatusResponse:
+    def read(self) -> pb.GetStatusResponse:
         """Return the state of the whole process."""
         state, reason = self._lifecycle.read()
         snapshot = self._metrics.snapshot()

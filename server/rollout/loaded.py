@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fastpath.errors import FastpathError
 from fastpath.metrics import Metrics
 from server.bundle import LoadedModel, load_model
-from server.errors import BundleError
+from server.errors import BundleError, ScoregateError
 from server.memory import trim
 from server.repository import Repository
 from server.rollout.arms import ArmSource
@@ -83,6 +84,7 @@ class LoadedModels:
         self._n_threads = n_threads
         self._lock = threading.Lock()
         self._models: dict[Key, Loaded] = {}
+        self._failures: dict[Key, str] = {}  # why the last load of a content failed
         self._loader = ThreadPoolExecutor(
             1, thread_name_prefix="scoregate-loader", initializer=_be_nice
         )
@@ -115,7 +117,7 @@ class LoadedModels:
             )
         key = Key(model, version, on_disk)
         found = self._find(key)
-        return found or self._loader.submit(self._load, key).result()
+        return found or self._load_remembering(key)
 
     def peek(self, model: str, version: str) -> Loaded | None:
         """Return a model that is in memory, or None."""
@@ -124,6 +126,11 @@ class LoadedModels:
                 if key[:2] == (model, version):
                     return loaded
         return None
+
+    def failure(self, key: Key) -> str:
+        """Return why the last load of a content failed; empty where it did not."""
+        with self._lock:
+            return self._failures.get(key, "")
 
     def all(self) -> list[Loaded]:
         """Return everything in memory."""
@@ -147,6 +154,17 @@ class LoadedModels:
     def _find(self, key: Key) -> Loaded | None:
         with self._lock:
             return self._models.get(key)
+
+    def _load_remembering(self, key: Key) -> Loaded:
+        try:
+            loaded = self._loader.submit(self._load, key).result()
+        except (ScoregateError, FastpathError) as error:
+            with self._lock:
+                self._failures[key] = str(error)
+            raise
+        with self._lock:
+            self._failures.pop(key, None)
+        return loaded
 
     def _load(self, key: Key) -> Loaded:
         found = self._find(key)
