@@ -16,6 +16,7 @@ from bench.processes import server
 from bench.progress import Display
 from bench.results import Spread, Target, ratios
 from bench.runner import free_core
+from bench.targets import ALONE
 
 METHOD = "/scoregate.v1.Scoring/Score"
 WITHIN = 0.15
@@ -28,8 +29,7 @@ def run(n_calls: int, repetitions: int, display: Display) -> tuple[dict[str, Any
     load = h2load.Load(n_calls)
     ours: list[float] = []
     theirs: list[float] = []
-    arguments = ["server", "serve", "--repository", str(bench.repository)]
-    arguments += ["--fast-port", "0", "--control-port", "0", "--sidecar-port", "0"]
+    arguments = ["server", "serve", "--repository", str(bench.repository), *ALONE]
     with server(arguments) as heavy:
         port = heavy.port("fast")
         generator = Generator(

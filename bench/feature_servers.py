@@ -6,11 +6,9 @@ has a Unix socket and no port, keeps nothing on disk, and ends with its block.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError, LoadError
-from bench.processes import LOAD_CORE, Server, server
+from bench.processes import LOAD_CORE, server
 from bench.sources import SCORE
-from bench.targets import Target
+from bench.targets import ALONE, Target
 from server.demo.redis_server import find_program
 from server.errors import StartError
 
@@ -30,29 +28,19 @@ OPEN = 2.0  # scoregate_store_breaker_state
 
 @contextmanager
 def scoregate(name: str, repository: Path, store: Path, *options: str) -> Iterator[Target]:
-    """Serve a repository with a store directory until the block ends; `options` say the rest.
-
-    Each server has a repository of its own, a copy: it may keep there what is its own.
-    """
-    ports = ["--fast-port", "0", "--control-port", "0", "--sidecar-port", "0"]
-    with tempfile.TemporaryDirectory(prefix="scoregate-bench-") as folder:
-        copy = shutil.copytree(repository, Path(folder, "models"))
-        where = ["--repository", str(copy), "--features-directory", str(store)]
-        with server(["server", "serve", *ports, *where, *options]) as running:
-            yield _target(name, running)
-
-
-def _target(name: str, running: Server) -> Target:
-    addresses = running.ready["addresses"]
-    assert isinstance(addresses, dict)
-    return Target(
-        name,
-        str(addresses["fast"]),
-        SCORE,
-        running.pid,
-        str(addresses["sidecar"]),
-        running.seconds_to_ready,
-    )
+    """Serve a repository with a store directory until the block ends; `options` say the rest."""
+    where = ["--repository", str(repository), "--features-directory", str(store)]
+    with server(["server", "serve", *ALONE, *where, *options]) as running:
+        addresses = running.ready["addresses"]
+        assert isinstance(addresses, dict)
+        yield Target(
+            name,
+            str(addresses["fast"]),
+            SCORE,
+            running.pid,
+            str(addresses["sidecar"]),
+            running.seconds_to_ready,
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.h2load import Load
 from bench.processes import server
 from bench.results import Spread, Target, document, save
+from bench.targets import ALONE
 
 RESULTS = Path("bench/results")
 OFFERED_PER_S = 40_000
@@ -40,8 +41,7 @@ def subjects() -> dict[str, Subject]:
     """Return the bare echo and Score, with the same message."""
     bench = model.prepare()
     message = bench.request()
-    ports = ["--fast-port", "0", "--control-port", "0", "--sidecar-port", "0"]
-    serve = ["server", "serve", "--repository", str(bench.repository), *ports]
+    serve = ["server", "serve", "--repository", str(bench.repository), *ALONE]
     return {
         "echo": Subject(["server", "echo", "--port", "0"], "/scoregate.bench.Echo/Echo", message),
         "score": Subject(serve, "/scoregate.v1.Scoring/Score", message),

@@ -18,6 +18,13 @@ from bench.errors import LoadError
 from bench.processes import cpu_ns, resident_bytes, server
 from bench.sources import ECHO, SCORE
 
+# Of `server serve`: free ports and no memory, so that several may serve one repository, and each
+# starts with its newest version.
+ALONE = (
+    *("--fast-port", "0", "--control-port", "0", "--sidecar-port", "0"),
+    *("--rollout-journal", "none"),
+)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -65,9 +72,8 @@ def command(kind: str, spin_us: int) -> list[str]:
     if kind == "grpc_aio":
         return ["bench.grpc_aio_echo"]
     made = model.prepare_heavy() if kind == "heavy" else model.prepare()
-    ports = ["--fast-port", "0", "--control-port", "0", "--sidecar-port", "0"]
     spin = ["--fast-spin-us", str(spin_us)] if spin_us else []
-    return ["server", "serve", "--repository", str(made.repository), *ports, *spin]
+    return ["server", "serve", "--repository", str(made.repository), *ALONE, *spin]
 
 
 class Targets:
