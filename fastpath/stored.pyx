@@ -13,7 +13,7 @@ of its role where it names one.
 Does not read stores: the caller has the record's bytes.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from fastpath._types cimport (
@@ -58,11 +58,48 @@ cdef inline bint _usable(const schema_t* schema, int32_t j, float* value) noexce
     # NaN and the infinities fail the first comparison and cannot be clipped.
     cdef float v = value[0]
     if v >= schema.lowest[j] and v <= schema.highest[j]:
-        return schema.features[j].type == FEATURE_NUMERIC or <float> <int32_t> v == v
+        # Most schemas have numbers only: their features, a cache line each, are not looked at.
+        return (
+            schema.n_discrete == 0
+            or schema.features[j].type == FEATURE_NUMERIC
+            or <float> <int32_t> v == v
+        )
     if schema.features[j].on_range != ON_RANGE_CLIP or v - v != 0:
         return False
     value[0] = schema.lowest[j] if v < schema.lowest[j] else schema.highest[j]
     return True
+
+
+cdef int32_t _fill(
+    const schema_t* schema, const group_t* group, const record_layout_t* layout,
+    const uint8_t* values, int32_t source, int64_t age_ms, resolved_t* out
+) noexcept nogil:
+    """Take what is fresh and wanted; returns whether the record was fresh for any feature."""
+    # Copies: a store through `sources` or `row` might, for all the compiler knows, change these.
+    cdef const int32_t* members = group.members
+    cdef const int64_t* ttl_ms = group.ttl_ms
+    cdef const int32_t* columns = layout.column
+    cdef float* row = out.row
+    cdef uint8_t* sources = out.sources
+    cdef int32_t n_members = group.n_members
+    cdef uint32_t n_filled = 0
+    cdef bint is_fresh = False
+    cdef int32_t i, j
+    cdef float value
+    for i in range(n_members):
+        if source == SOURCE_ONLINE and age_ms > ttl_ms[i]:
+            continue
+        is_fresh = True
+        j = members[i]
+        if columns[i] < 0 or not sources[j] & VACANT:
+            continue
+        memcpy(&value, values + 4 * columns[i], 4)
+        if _usable(schema, j, &value):
+            row[j] = value
+            sources[j] = <uint8_t> source
+            n_filled += 1
+    out.n_by_source[source] += n_filled
+    return is_fresh
 
 
 cdef int32_t take_record(
@@ -72,10 +109,8 @@ cdef int32_t take_record(
     cdef const group_t* declared = group.group
     cdef const record_layout_t* layout = NULL
     cdef record_t record
-    cdef int32_t outcome = OUTCOME_STALE
-    cdef int32_t i, j
+    cdef int32_t i
     cdef int64_t age
-    cdef float value
     if parse_record(data, size, &record) != 0:
         return OUTCOME_MALFORMED
     for i in range(group.n_layouts):
@@ -95,19 +130,9 @@ cdef int32_t take_record(
     age_ms[0] = age
     if source == SOURCE_BATCH and age > declared.batch_max_age_ms:
         return OUTCOME_STALE
-    for i in range(declared.n_members):
-        if source == SOURCE_ONLINE and age > declared.ttl_ms[i]:
-            continue
-        outcome = OUTCOME_HIT
-        j = declared.members[i]
-        if layout.column[i] < 0 or not out.sources[j] & VACANT:
-            continue
-        memcpy(&value, record.values + 4 * layout.column[i], 4)
-        if _usable(schema, j, &value):
-            out.row[j] = value
-            out.sources[j] = <uint8_t> source
-            out.n_by_source[source] += 1
-    return outcome
+    if _fill(schema, declared, layout, record.values, source, age, out):
+        return OUTCOME_HIT
+    return OUTCOME_STALE
 
 
 cdef void take_batch(
