@@ -45,6 +45,7 @@ COMMANDS = {
     "unfreeze": ("server.cli.freeze", "unfreeze", "Allow changes again."),
     "history": ("server.cli.history", "history", "List who changed what serves, and why."),
     "journal": ("server.cli.journal", "journal", "Export or verify the history on disk."),
+    "token": ("server.cli.token", "token", "Make and revoke tokens of the control port."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),
     "bench": ("server.cli.bench", "bench", "Load a server; run scenarios; compare; report."),
     "config": ("server.cli.config", "config", "Check or show the server's settings."),

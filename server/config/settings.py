@@ -61,13 +61,23 @@ class ControlSettings(Struct, frozen=True):
     """The control port: operators and their tools, over grpcio."""
 
     address: Annotated[
-        Address, Meta(description="Address of the control port. It has no authentication.")
+        Address,
+        Meta(
+            description="Address of the control port; one that other machines can reach needs "
+            "tokens and TLS."
+        ),
     ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the control port; 0 takes a free one.")] = (
         50052
     )
     max_workers: Annotated[
-        int, Meta(ge=2, le=64, description="Threads that answer at the control port.")
+        int,
+        Meta(
+            ge=2,
+            le=64,
+            description="Threads that answer at the control port, beside those of watches (16 at "
+            "most, made when needed).",
+        ),
     ] = 4
     tokens_file: Annotated[
         str,

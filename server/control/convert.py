@@ -20,7 +20,7 @@ from server.rollout.entry import Entry
 from server.rollout.loaded import Key
 from server.rollout.state import ArmState, ModelState, PlanState
 
-MAX_WHO = 100
+MAX_WHO = 300  # a user and a host's name
 MAX_WHY = 1000
 
 # (name, raw score, score), ascending.
