@@ -1,17 +1,18 @@
 """What the demo keeps between runs, and when it may be used again.
 
     var/demo/
-      state.json         fingerprint, version and figures; written last
-      model.joblib       the scikit-learn model
+      state.json         fingerprint and figures; written last
+      model-<version>.joblib        the scikit-learn models
       test.npz           the test week, as the replay wants it
       states.npz         customers and terminals as that week begins
-      repository/fraud/<version>/   the bundle
+      repository/fraud/<version>/   the bundles
+      repository/.scoregate/        the server's journal: a kept demo serves what it served last
       features/          the store, made anew by every run; redis.log
       server.log  replay.log  ready.json  lock
 
 The fingerprint covers everything that the artifacts depend on: what was simulated or the file's
-content, the versions of the libraries, and the code of the rooms that made them. The version is
-its first letters, so another fingerprint never meets an existing bundle.
+content, the versions of the libraries, and the code of the rooms that made them. Under another
+fingerprint everything is made anew, and the journal goes too: it knows bundles that are gone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,13 @@ import msgspec
 
 from server.demo.sizes import Size
 from server.errors import InputError
+from server.rollout.opening import JOURNAL
 
 MODEL = "fraud"
+# The version that serves at first, and the one that waits to be deployed.
+VERSION = "1.0"
+NEXT_VERSION = "2.0"
+VERSIONS = (VERSION, NEXT_VERSION)
 LIBRARIES = ("numpy", "onnx", "pandas", "scikit-learn")
 # Rooms whose code decides what the artifacts hold.
 ROOMS = ("bundle", "demo", "export")
@@ -41,7 +47,6 @@ class State(msgspec.Struct, kw_only=True):
     """The content of state.json."""
 
     fingerprint: str
-    version: str
     origin: str
     groups: list[str]
     n_train: int
@@ -90,7 +95,6 @@ class Artifacts:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.model_file = directory / "model.joblib"
         self.rows = directory / "test.npz"
         self.states = directory / "states.npz"
         self.features = directory / "features"
@@ -113,6 +117,10 @@ class Artifacts:
                 ) from None
             yield
 
+    def model_file(self, version: str) -> Path:
+        """Return where a version's scikit-learn model is."""
+        return self.directory / f"model-{version}.joblib"
+
     def bundle(self, version: str) -> Path:
         """Return where a version's bundle is."""
         return self.repository / MODEL / version
@@ -124,7 +132,7 @@ class Artifacts:
         except (OSError, msgspec.DecodeError):
             return None
         files = self.rows.is_file() and self.states.is_file()
-        whole = files and self.bundle(state.version).is_dir()
+        whole = files and all(self.bundle(version).is_dir() for version in VERSIONS)
         return state if whole and state.fingerprint == wanted else None
 
     def clear(self) -> None:
@@ -132,8 +140,10 @@ class Artifacts:
         self._state.unlink(missing_ok=True)
         self.rows.unlink(missing_ok=True)
         self.states.unlink(missing_ok=True)
-        self.model_file.unlink(missing_ok=True)
-        shutil.rmtree(self.repository / MODEL, ignore_errors=True)
+        for version in VERSIONS:
+            self.model_file(version).unlink(missing_ok=True)
+        for folder in (MODEL, JOURNAL.parent):
+            shutil.rmtree(self.repository / folder, ignore_errors=True)
 
     def keep(self, state: State) -> None:
         """Write the state, aside and renamed."""

@@ -12,6 +12,7 @@ customers and terminals when the replay begins is their state at T.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,14 +146,14 @@ def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
     return frame[age == 3], frame[age == 2], frame[age == 0]
 
 
-def replay_rows(test: pd.DataFrame, raw_score: npt.NDArray[np.float32]) -> Rows:
+def replay_rows(test: pd.DataFrame, raw_score: Mapping[str, npt.NDArray[np.float32]]) -> Rows:
     """Return the test part as the replay wants it.
 
     Parameters
     ----------
     test : pandas.DataFrame
-    raw_score : float32 [n_rows]
-        What the bundle's engine makes of each row.
+    raw_score : mapping of str to float32 [n_rows]
+        What each version's engine makes of each row.
     """
 
     def ids(column: str) -> npt.NDArray[np.str_]:
@@ -172,5 +173,6 @@ def replay_rows(test: pd.DataFrame, raw_score: npt.NDArray[np.float32]) -> Rows:
         customer=ids("CUSTOMER_ID"),
         terminal=ids("TERMINAL_ID"),
         event_time_ms=moment.astype(np.int64),
-        raw_score=raw_score,
+        versions=np.array(list(raw_score), dtype=np.str_),
+        raw_score=np.stack(list(raw_score.values())),
     )

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from server.demo.artifacts import MODEL, Artifacts, State, fingerprint
+from server.demo.artifacts import (
+    MODEL,
+    NEXT_VERSION,
+    VERSION,
+    VERSIONS,
+    Artifacts,
+    State,
+    fingerprint,
+)
 from server.demo.groups import demo_groups
-from server.demo.processes import ReplayProcess, ServerProcess, choose_ports
+from server.demo.processes import DEFAULT_PORTS, ReplayProcess, ServerProcess, choose_ports
 from server.demo.report import Steps, Summary
 from server.demo.sizes import Size
 from server.demo.stores import DemoStore, StoreKind, demo_store
@@ -83,7 +91,7 @@ def run(options: DemoOptions, console: Console) -> None:
         with _stopping() as stop:
             _show_data(state, steps)
             with _open_store(options, artifacts, state, steps) as store:
-                _serve_and_replay(options, artifacts, state, store, steps, console, stop)
+                _serve_and_replay(options, artifacts, store, steps, console, stop)
 
 
 def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
@@ -104,28 +112,31 @@ def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
     with steps.step(f"{what}, computing features"):
         dataset = make_dataset(options.data, options.size, options.seed)
     artifacts.clear()
-    version = f"demo-{wanted[:8]}"
-    with steps.step("Training and exporting") as detail:
-        report, quality, raw_score = train_and_export(
-            dataset,
-            out=artifacts.bundle(version),
-            model_file=artifacts.model_file,
-            seed=options.seed,
-            step=detail,
-        )
+    made = {}
+    with steps.step("Training and exporting two versions") as detail:
+        for version in VERSIONS:
+            made[version] = train_and_export(
+                dataset,
+                version,
+                out=artifacts.bundle(version),
+                model_file=artifacts.model_file(version),
+                seed=options.seed,
+                step=detail,
+            )
+        raw_score = {version: trained.raw_score for version, trained in made.items()}
         replay_rows(dataset.test, raw_score).save(artifacts.rows)
         save_tables(artifacts.states, dataset.states)
     state = State(
         fingerprint=wanted,
-        version=version,
         origin=dataset.origin,
         groups=[table.group for table in dataset.states],
         n_train=len(dataset.train),
         n_test=len(dataset.test),
-        test_quality=quality,
+        test_quality=made[VERSION].quality,
     )
     artifacts.keep(state)
-    _show_export(report, steps)
+    for trained in made.values():
+        _show_export(trained.report, steps)
     return state
 
 
@@ -180,7 +191,6 @@ def _open_store(
 def _serve_and_replay(
     options: DemoOptions,
     artifacts: Artifacts,
-    state: State,
     store: DemoStore,
     steps: Steps,
     console: Console,
@@ -188,7 +198,7 @@ def _serve_and_replay(
 ) -> None:
     """Start both processes, show the summary until the end, and end them in order."""
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
-    model = f"{MODEL}@{state.version}"
+    model = f"{MODEL}@{VERSION}"
     server = ServerProcess(
         options.directory, artifacts.repository, model, ports, store.serve_options
     )
@@ -196,10 +206,11 @@ def _serve_and_replay(
         steps.say(
             f"Server ready in {server.ready_s:.2f} s, {server.resident_bytes / 1e6:.0f} MB resident"
         )
+        steps.say(_how_to_deploy(server.addresses["control"]))
         replay = ReplayProcess(
             server.addresses, artifacts.rows, options.rate, options.directory, store.url
         )
-        title = f"Scoregate demo: {model}, {options.rate:g} calls a second offered"
+        title = f"Scoregate demo: {MODEL}, {options.rate:g} calls a second offered"
         summary = Summary(console, title, server.addresses, options.store)
         try:
             with summary:
@@ -219,6 +230,15 @@ def _serve_and_replay(
         code = server.end()
     if code != 0:
         raise StartError(f"the server did not end cleanly: exit code {code}")
+
+
+def _how_to_deploy(control: str) -> str:
+    """Say what can be done from another terminal."""
+    where = "" if control.endswith(f":{DEFAULT_PORTS['control']}") else f" --address {control}"
+    return (
+        f"Version {NEXT_VERSION} waits in the repository; from another terminal: "
+        f"scoregate deploy {NEXT_VERSION} --traffic 10{where}"
+    )
 
 
 @contextmanager

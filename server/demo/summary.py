@@ -24,7 +24,7 @@ def line(state: dict[str, Any]) -> str:
     return (
         f"{state['elapsed_s']:6.1f} s  {state['recent_calls_per_s']:.0f} calls/s  "
         f"p50 {_ms(latency, 'p50')}  p99 {_ms(latency, 'p99')}  p99.9 {_ms(latency, 'p99.9')} ms  "
-        f"{decisions or 'no decisions yet'}  {features}  "
+        f"{_shares_now(state)}{decisions or 'no decisions yet'}  {features}  "
         f"fraud caught {caught}, missed {fraud - caught}  errors {failed}"
     )
 
@@ -44,7 +44,13 @@ def table(state: dict[str, Any], process: str, *, live: bool) -> Table:
     out = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     out.add_column(style="bold", no_wrap=True)
     out.add_column()
-    rows = [*_speed(state, live=live), *_decisions(state), *_features(state), *_store(state)]
+    rows = [
+        *_speed(state, live=live),
+        *_versions(state, live=live),
+        *_decisions(state),
+        *_features(state),
+        *_store(state),
+    ]
     if process:
         rows.append(("", process, "" if " runs " in process else "yellow"))
     for name, words, style in [*rows, *_quality(state), _errors(state)]:
@@ -79,6 +85,30 @@ def _speed(state: dict[str, Any], *, live: bool) -> Iterator[Row]:
     if state["behind_s"] > 0.5:
         words = f"the client is {state['behind_s']:.1f} s behind its schedule: lower --rate"
         yield "", words, "red"
+
+
+def _shares_now(state: dict[str, Any]) -> str:
+    """Return who answers now: "1.0 90%, 2.0 10%  "."""
+    shares = [
+        f"{found['version']} {found['recent_share']:.0%}"
+        for found in state["versions"]
+        if found["recent_share"]
+    ]
+    return f"{', '.join(shares)}  " if shares else ""
+
+
+def _versions(state: dict[str, Any], *, live: bool) -> Iterator[Row]:
+    """Say of every version which part it has, and how it does."""
+    answered = state.get("answered", 0)
+    for found in state["versions"]:
+        n_calls, fraud = found["answered"], found["fraud"]
+        now = f", now {found['recent_share']:.0%}" if live else ""
+        words = (
+            f"{n_calls:,} calls ({_share(n_calls, answered)}{now}) as {', '.join(found['arms'])}; "
+            f"{_share(found['caught'], fraud)} of fraud caught, "
+            f"{_share(found['false_alarms'], n_calls - fraud)} false alarms"
+        )
+        yield f"version {found['version']}", words, ""
 
 
 def _decisions(state: dict[str, Any]) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,15 @@ class Tally:
         self._rows = rows
         self._default = default_decision
         self._fraud: list[bool] = rows.fraud.tolist()
-        self._offline: list[float] = rows.raw_score.tolist()
-        # The newest raw score of every row; NaN: not answered yet.
+        offline: list[list[float]] = rows.raw_score.tolist()
+        self._offline = dict(zip(rows.versions.tolist(), offline, strict=True))
+        self._unknown = [np.nan] * len(rows.fraud)
+        # The newest raw score of every row, and what its version's should be; NaN: none yet.
         self._raw = np.full(len(rows.fraud), np.nan, dtype=np.float32)
+        self._expected = self._raw.copy()
+        self._versions: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._arms: Counter[tuple[str, str]] = Counter()  # (version, arm), in order of appearance
+        self._recent_versions: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._decisions: Counter[str] = Counter()
@@ -51,15 +57,20 @@ class Tally:
         flagged = answer.decision != self._default
         found = answer.source_counts
         counts = self._counts
+        expected = self._offline.get(answer.version, self._unknown)[row]
         with self._lock:
             self._recent.add(latency_us)
             self._raw[row] = answer.raw_score
+            self._expected[row] = expected
             self._decisions[answer.decision] += 1
-            counts["answered"] += 1
-            counts["as_offline"] += answer.raw_score == self._offline[row]
-            counts["fraud"] += fraud
-            counts["caught"] += fraud and flagged
-            counts["false_alarms"] += flagged and not fraud
+            self._arms[answer.version, answer.arm] += 1
+            self._recent_versions[answer.version] += 1
+            counts["as_offline"] += answer.raw_score == expected
+            for counter in (counts, self._versions[answer.version]):
+                counter["answered"] += 1
+                counter["fraud"] += fraud
+                counter["caught"] += fraud and flagged
+                counter["false_alarms"] += flagged and not fraud
             counts["fallback_calls"] += found.default_value > 0
             counts["degraded"] += answer.degraded
             self._recent_degraded += answer.degraded
@@ -82,23 +93,38 @@ class Tally:
             self._total.merge(recent)
             self._recent, self._recent_since = LatencyHistogram(), now
             self._recent_degraded = 0
-            raw = self._raw.copy()
+            raw, expected = self._raw.copy(), self._expected.copy()
             state = {
                 **self._counts,
                 "sources": dict(self._sources),
                 "decisions": dict(self._decisions),
                 "errors": dict(self._errors),
                 "first_error": self._first_error,
+                "versions": self._version_states(),
                 "recent_calls_per_s": recent.n / max(now - since, 1e-9),
                 "recent_degraded": recent_degraded,
                 "recent_us": _quantiles(recent),
                 "latency_us": _quantiles(self._total),
             }
-        known = ~np.isnan(raw)
+        known = ~np.isnan(raw) & ~np.isnan(expected)
         fraud = self._rows.fraud[known]
         state["quality"] = ranking_quality(fraud, raw[known])
-        state["offline_quality"] = ranking_quality(fraud, self._rows.raw_score[known])
+        state["offline_quality"] = ranking_quality(fraud, expected[known])
         return state
+
+    def _version_states(self) -> list[dict[str, Any]]:
+        """Return what every version that has answered did, by version."""
+        recent, self._recent_versions = self._recent_versions, Counter()
+        n_recent = recent.total()
+        return [
+            {
+                "version": version,
+                "arms": [arm for one, arm in self._arms if one == version],
+                "recent_share": recent[version] / n_recent if n_recent else 0.0,
+                **counter,
+            }
+            for version, counter in sorted(self._versions.items())
+        ]
 
 
 def _quantiles(histogram: LatencyHistogram) -> dict[str, float]:

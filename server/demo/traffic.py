@@ -42,8 +42,9 @@ class Rows:
         Ids. `terminal` is empty where the data has none.
     event_time_ms : int64 [n_rows]
         Milliseconds since the Unix epoch.
-    raw_score : float32 [n_rows]
-        What the bundle's engine makes of the row offline.
+    versions : str [n_versions]
+    raw_score : float32 [n_versions, n_rows]
+        What each version's engine makes of the row offline.
     """
 
     names: npt.NDArray[np.str_]
@@ -53,6 +54,7 @@ class Rows:
     customer: npt.NDArray[np.str_]
     terminal: npt.NDArray[np.str_]
     event_time_ms: npt.NDArray[np.int64]
+    versions: npt.NDArray[np.str_]
     raw_score: npt.NDArray[np.float32]
 
     def save(self, path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.cli.simulate import simulate as simulate_command
-from server.demo.artifacts import Artifacts, State, fingerprint
+from server.demo.artifacts import NEXT_VERSION, VERSION, Artifacts, State, fingerprint
 from server.demo.columns import FEATURES, RAW_COLUMNS, TERMINAL_COLUMNS
 from server.demo.dataset import Dataset, make_dataset, replay_rows
 from server.demo.histogram import LatencyHistogram
@@ -22,6 +22,7 @@ from server.demo.traffic import INCOMPLETE_SHARE, NAMED_SHARE, Rows, Traffic
 from server.demo.training import choose_thresholds
 from server.errors import InputError
 from server.pb.scoregate.v1 import scoring_pb2 as pb
+from server.rollout.opening import JOURNAL
 
 SMALL = Size(n_customers=150, n_terminals=400, n_days=65)
 COLUMNS = [(name, "boolean" if "DURING" in name else "numeric") for name in FEATURES]
@@ -36,7 +37,8 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def rows(dataset: Dataset) -> Rows:
     rng = np.random.default_rng(0)
-    return replay_rows(dataset.test, rng.random(len(dataset.test), dtype=np.float32))
+    raw_score = rng.random((2, len(dataset.test)), dtype=np.float32)
+    return replay_rows(dataset.test, {"1.0": raw_score[0], "2.0": raw_score[1]})
 
 
 # ------------------------------------------------------------------------------- dataset
@@ -248,7 +250,6 @@ def test_artifacts_are_found_only_when_whole(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "demo")
     state = State(
         fingerprint="f",
-        version="v",
         origin="o",
         groups=["customer"],
         n_train=1,
@@ -258,15 +259,24 @@ def test_artifacts_are_found_only_when_whole(tmp_path: Path) -> None:
     assert artifacts.find("f") is None
     artifacts.keep(state)
     assert artifacts.find("f") is None  # no bundle, no rows, no states
-    artifacts.bundle("v").mkdir(parents=True)
+    artifacts.bundle(VERSION).mkdir(parents=True)
     artifacts.rows.touch()
-    assert artifacts.find("f") is None  # no states
     artifacts.states.touch()
+    assert artifacts.find("f") is None  # not the next version
+    artifacts.bundle(NEXT_VERSION).mkdir()
     assert artifacts.find("f") == state
+    artifacts.states.unlink()
+    assert artifacts.find("f") is None
+    artifacts.states.touch()
+    journal = artifacts.repository / JOURNAL
+    journal.parent.mkdir()
+    journal.touch()
     assert artifacts.find("another") is None
     artifacts.clear()
     assert artifacts.find("f") is None
-    assert not artifacts.bundle("v").exists()
+    assert not artifacts.bundle(VERSION).exists()
+    # A model trained anew must not be served as a former plan says.
+    assert not journal.exists()
 
 
 def test_two_demos_do_not_share_a_directory(tmp_path: Path) -> None:

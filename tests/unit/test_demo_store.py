@@ -174,7 +174,8 @@ def make_rows(customers: Sequence[int], terminals: Sequence[int]) -> Rows:
         customer=np.array([f"c{i}" for i in customers]),
         terminal=np.array([f"t{i}" if i >= 0 else "" for i in terminals]),
         event_time_ms=np.arange(n, dtype=np.int64),
-        raw_score=number,
+        versions=np.array(["1.0"]),
+        raw_score=number[np.newaxis],
     )
 
 
