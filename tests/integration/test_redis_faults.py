@@ -164,6 +164,7 @@ def test_paused_under_load(server: StoredServing, redis: StoreServer) -> None:
 def test_restarted_again_and_again(server: StoredServing, redis: StoreServer) -> None:
     """A rolling restart, as an update of the store makes it; writers go on between."""
     before = server.counts()
+    n_files = n_open_files(server)
     with Load(server) as load:
         for turn in range(3):
             redis.stop()
@@ -173,8 +174,37 @@ def test_restarted_again_and_again(server: StoredServing, redis: StoreServer) ->
             until(server.all_online, "recovery")
             load.more()
     assert (server.counts() - before)["store_connects"] == 3
+    until(lambda: n_open_files(server) <= n_files, "the end of what was open")
     for turn in range(3):
         assert server.group_reads(request(customer=f"turn{turn}"))["customer"][0] == "hit"
+
+
+def n_open_files(server: StoredServing) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def test_every_loop_comes_back(redis: StoreServer) -> None:
+    """Loops have connections of their own: one that is lost is not the others' to mend."""
+    with StoredServing({**REDIS, "redis.address": redis.unix, "fast.loops": 2}) as server:
+
+        def connected() -> list[float]:
+            return [server.metric("scoregate_store_connected", loop=str(loop)) for loop in (0, 1)]
+
+        with Load(server) as load:
+            until(lambda: connected() == [1, 1], "the start")
+            with redis.client() as client:
+                # One of the two: the newest connection that reads is this server's.
+                readers = [c for c in client.client_list(_type="normal") if c["cmd"] == "get"]
+                client.client_kill_filter(_id=str(max(int(c["id"]) for c in readers)))
+            until(lambda: server.counts()["store_connects"] == 3, "the loop's return")
+            redis.stop()
+            until(lambda: connected() == [0, 0], "the loss")
+            load.more()
+            redis.start()
+            until(lambda: connected() == [1, 1], "recovery")
+            load.more()
+        assert server.online_state() == "ok"
+        assert server.counts()["store_errors:closed"] == 3
 
 
 def test_a_key_of_another_type(server: StoredServing, redis: StoreServer) -> None:
