@@ -44,11 +44,9 @@ def read_history(
     if request.limit > MAX_LIMIT:
         raise InputError(f"limit: up to {MAX_LIMIT}, not {request.limit}; ask for the next page")
     limit = request.limit or DEFAULT_LIMIT
-    # Further back than any: a generation that does not fit the journal's integers has none after.
-    before = min(request.before_generation, (1 << 63) - 1)
     answer = pb.GetHistoryResponse()
     n_bytes = 0
-    entries: Iterable[Entry] = journal.walk(before)
+    entries: Iterable[Entry] = journal.walk(request.before_generation)
     if request.model:
         entries = _touching(entries, request.model)
     for entry in entries:

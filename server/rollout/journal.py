@@ -58,6 +58,7 @@ from server.rollout.lock import ProcessLock
 
 __all__ = ["Entry", "Journal", "read_export", "set_aside"]
 
+MAX_GENERATION = (1 << 63) - 1  # what SQLite's integers hold; a caller may name any of 64 bits
 PAGE_ENTRIES = 64  # read at once by what goes through all of them
 
 _SELECT = """
@@ -175,7 +176,7 @@ class Journal:
             It was not written, and nothing was changed.
         """
         with self._using:
-            if not self._last_generation < entry.generation < 1 << 63:
+            if not self._last_generation < entry.generation <= MAX_GENERATION:
                 raise JournalError(
                     f"journal {self._path}: generation {entry.generation} cannot follow "
                     f"{self._last_generation}; nothing was changed"
@@ -194,6 +195,8 @@ class Journal:
 
     def get(self, generation: int) -> Entry | None:
         """Return the entry of a generation, or None."""
+        if generation > MAX_GENERATION:
+            return None
         found = self._read("WHERE generation = ?", (generation,))
         return found[0][0] if found else None
 
@@ -207,7 +210,7 @@ class Journal:
         before_generation
             Only older ones; 0: from the newest.
         """
-        before = before_generation or (1 << 63) - 1
+        before = min(before_generation or MAX_GENERATION, MAX_GENERATION)
         found = self._read(
             "WHERE generation < ? ORDER BY generation DESC LIMIT ?", (before, max(0, limit))
         )
