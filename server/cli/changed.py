@@ -80,15 +80,20 @@ def _differences(before: pb.PlanDescription, after: pb.PlanDescription) -> Itera
 def _arm_rows(
     name: str, before: pb.ModelPlan | None, after: pb.ModelPlan | None
 ) -> Iterator[tuple[str, ...]]:
-    """Return a row for each version, those of before first."""
-    old = {(arm.version, arm.sha256): arm for arm in (before.arms if before else ())}
-    new = {(arm.version, arm.sha256): arm for arm in (after.arms if after else ())}
+    """Return a row for each version, those of before first; none where arms stay as they are."""
+    old, new = _cells(before), _cells(after)
+    if old == new:
+        return
     for key in dict.fromkeys((*old, *new)):
-        yield (name, key[0], *_cells(old.get(key)), "->", *_cells(new.get(key)))
+        yield (name, key[0], *old.get(key, (NONE, NONE)), "->", *new.get(key, (NONE, NONE)))
 
 
-def _cells(arm: pb.ArmPlan | None) -> tuple[str, str]:
-    return (NONE, NONE) if arm is None else (arm.arm, percent(arm.weight_basis_points))
+def _cells(model: pb.ModelPlan | None) -> dict[tuple[str, bytes], tuple[str, str]]:
+    """Return what is shown of every version of a model."""
+    return {
+        (arm.version, arm.sha256): (arm.arm, percent(arm.weight_basis_points))
+        for arm in (model.arms if model else ())
+    }
 
 
 def _thresholds(

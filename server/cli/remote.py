@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -231,7 +232,12 @@ def read_file(path: Path) -> bytes:
 
 def default_who() -> str:
     """Return USER@host of whoever types."""
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+    user = os.environ.get("USER", "")
+    if not user:
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
 
 
