@@ -43,7 +43,7 @@ from fastpath.metrics cimport add, slot_t
 from fastpath.plan cimport arm_t, find_model, find_override, pin, plan_model_t, refusal_t, unpin
 from fastpath.reading cimport read_groups
 from fastpath.request_id cimport make_request_id
-from fastpath.routing cimport bucket_of
+from fastpath.routing cimport bucket_of, hash_of
 from fastpath.rows cimport MAX_BATCH, SLAB_VALUES, row_t, waiting_t
 from fastpath.schema cimport gather_t
 from fastpath.waiting cimport clear_waiting, expire, next_ready, release
@@ -181,6 +181,7 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
     cdef const request_t* request = &engine.request
     cdef row_t* row = &engine.rows[engine.n_fresh]
     cdef int32_t pinned
+    cdef uint64_t hash
     cdef span_t key
     row.call = call
     row.waiting = NULL
@@ -197,8 +198,9 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
     if row.unsticky:
         key.data = row.request_id
         key.size = row.n_request_id
-    row.bucket = bucket_of(model.table, key.data, key.size)
-    pinned = -1 if row.unsticky else find_override(model, key.data, key.size)
+    hash = hash_of(model.table, key.data, key.size)
+    row.bucket = bucket_of(hash)
+    pinned = -1 if row.unsticky else find_override(model, key.data, key.size, hash)
     row.arm = &model.arms[model.table.arm[row.bucket] if pinned < 0 else pinned]
     return row
 

@@ -38,6 +38,7 @@ ctypedef struct arm_t:
 
 ctypedef struct override_t:
     span_t key
+    uint64_t hash                # of the key, by the model's table
     int32_t arm
 
 
@@ -49,7 +50,7 @@ ctypedef struct plan_model_t:
     const bucket_table_t* table
     int32_t n_overrides
     const override_t* overrides  # [n_overrides] routing keys pinned to an arm
-    const uint32_t* override_table   # open addressing: index + 1, or 0; size is a power of two
+    const uint32_t* override_table   # open addressing by hash: index + 1, or 0; 2^n places
     uint32_t override_mask
     span_t description           # an encoded GetModelResponse
 
@@ -108,9 +109,9 @@ cdef void unpin(board_t* board, int thread) noexcept nogil
 cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noexcept nogil
 cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil
 cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil
-# Arm that a routing key is pinned to, or -1.
+# Arm that a routing key is pinned to, or -1. `hash` is `hash_of` the key by the model's table.
 cdef int32_t find_override(
-    const plan_model_t* model, const uint8_t* key, size_t size
+    const plan_model_t* model, const uint8_t* key, size_t size, uint64_t hash
 ) noexcept nogil
 # Index of a model by name (empty: the default), or -1.
 cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil

@@ -43,19 +43,15 @@ from fastpath.c.atomic cimport (
     store_i32,
     store_pointer,
 )
-from fastpath.hashing cimport hash_bytes
 from fastpath.model cimport Model
 from fastpath.record cimport RecordGather, record_layout_t
-from fastpath.routing cimport BucketTable
+from fastpath.routing cimport BucketTable, hash_of
 from fastpath.schema cimport Gather, Schema
 from fastpath.store cimport BatchTable
 
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 from posix.stdlib cimport posix_memalign
-
-# Any constant: the keys of the table are chosen by operators, so a look-up probes a bounded run.
-cdef uint64_t OVERRIDE_SEED = 0x0FE221DE
 
 LINKS = {"logit": LINK_LOGIT, "identity": LINK_IDENTITY}
 SCORE_KINDS = {"probability": SCORE_PROBABILITY, "value": SCORE_VALUE}
@@ -105,19 +101,21 @@ cdef void unpin(board_t* board, int thread) noexcept nogil:
 
 
 cdef int32_t find_override(
-    const plan_model_t* model, const uint8_t* key, size_t size
+    const plan_model_t* model, const uint8_t* key, size_t size, uint64_t hash
 ) noexcept nogil:
     cdef uint32_t slot
     cdef uint32_t entry
     cdef const override_t* candidate
     if model.n_overrides == 0:
         return -1
-    slot = hash_bytes(key, size, OVERRIDE_SEED) & model.override_mask
+    # The hash that chose the bucket: nobody can fill a run of places without the salt.
+    slot = <uint32_t> hash & model.override_mask
     entry = model.override_table[slot]
     while entry != 0:
         candidate = &model.overrides[entry - 1]
-        if candidate.key.size == size and memcmp(candidate.key.data, key, size) == 0:
-            return candidate.arm
+        if candidate.hash == hash and candidate.key.size == size:
+            if memcmp(candidate.key.data, key, size) == 0:
+                return candidate.arm
         slot = (slot + 1) & model.override_mask
         entry = model.override_table[slot]
     return -1
@@ -253,7 +251,8 @@ cdef class Plan:
         cdef uint32_t size = 4
         cdef uint32_t slot
         cdef uint32_t* table
-        while size < 2 * len(model.overrides):
+        # Nearly every look-up is of a key that is not pinned: it shall find an empty place at once.
+        while size < 8 * len(model.overrides):
             size *= 2
         table = <uint32_t*> self._own(size * sizeof(uint32_t))
         for index, (key, arm) in enumerate(model.overrides.items()):
@@ -264,9 +263,10 @@ cdef class Plan:
                 )
             overrides[index].key = self._span(key.encode())
             overrides[index].arm = arm
-            slot = hash_bytes(
-                overrides[index].key.data, overrides[index].key.size, OVERRIDE_SEED
-            ) & (size - 1)
+            overrides[index].hash = hash_of(
+                out.table, overrides[index].key.data, overrides[index].key.size
+            )
+            slot = <uint32_t> overrides[index].hash & (size - 1)
             while table[slot] != 0:
                 slot = (slot + 1) & (size - 1)
             table[slot] = index + 1

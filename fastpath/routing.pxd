@@ -20,8 +20,12 @@ cdef uint64_t siphash24(
 ) noexcept nogil
 
 
-# Bucket of a key: deterministic across processes, machines, byte orders and restarts.
-cdef inline uint32_t bucket_of(
+# Hash of a routing key: deterministic across processes, machines, byte orders and restarts.
+cdef inline uint64_t hash_of(
     const bucket_table_t* table, const uint8_t* key, size_t size
 ) noexcept nogil:
-    return <uint32_t> (siphash24(table.key0, table.key1, key, size) % N_BUCKETS)
+    return siphash24(table.key0, table.key1, key, size)
+
+
+cdef inline uint32_t bucket_of(uint64_t hash) noexcept nogil:
+    return <uint32_t> (hash % N_BUCKETS)

@@ -56,6 +56,7 @@ cdef uint64_t siphash24(
     cdef uint64_t word
     cdef size_t i, _final
     cdef size_t n_whole = size & ~(<size_t> 7)
+    cdef size_t n_rest
     v[0] = <uint64_t> 0x736f6d6570736575 ^ key0
     v[1] = <uint64_t> 0x646f72616e646f6d ^ key1
     v[2] = <uint64_t> 0x6c7967656e657261 ^ key0
@@ -66,7 +67,13 @@ cdef uint64_t siphash24(
         _round(v)
         _round(v)
         v[0] ^= word
-    word = ((<uint64_t> size) << 56) | _little_endian(data + n_whole, size - n_whole)
+    word = (<uint64_t> size) << 56
+    n_rest = size - n_whole
+    if n_rest != 0 and n_whole != 0:
+        # The last eight bytes, without those that were hashed: one load instead of up to seven.
+        word |= _little_endian(data + size - 8, 8) >> (8 * (8 - n_rest))
+    else:
+        word |= _little_endian(data, n_rest)
     v[3] ^= word
     _round(v)
     _round(v)
@@ -183,7 +190,7 @@ cdef class BucketTable:
     def bucket(self, key):
         """Return the bucket of a routing key (str as UTF-8, or bytes)."""
         cdef bytes raw = key.encode() if isinstance(key, str) else key
-        return bucket_of(&self.table, <const uint8_t*> raw, len(raw))
+        return bucket_of(hash_of(&self.table, <const uint8_t*> raw, len(raw)))
 
     def arm(self, key):
         """Return the arm that a routing key is sent to."""

@@ -83,6 +83,7 @@ ROOMS: dict[str, set[str]] = {
     "record_cache": {"hashing", "metrics"},
     "store_probe": {"poller", "store"},
     "engine_driver": {"engine"},
+    "routing_probe": {"plan", "routing"},
     # services
     "service": set(),
     "echo": {"service"},
