@@ -17,6 +17,7 @@ from server.rollout.lock import ProcessLock
 
 APPLICATION_ID = 0x53475231  # "SGR1", in the file's header
 SCHEMA_VERSION = 1
+CACHE_KIB = 128  # of pages that SQLite keeps
 
 _TABLES = """
 CREATE TABLE changes (
@@ -67,6 +68,8 @@ def open_database(path: Path, timeout_s: float) -> sqlite3.Connection:
                 f"{mode!r}), as most network file systems cannot: put it on a local disk"
             )
         database.execute("PRAGMA synchronous = FULL")
+        # Entries are appended and rarely read: kept pages would be memory that grows with changes.
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute("PRAGMA cell_size_check = ON")
         database.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
