@@ -38,6 +38,7 @@ from server.control.access import open_access
 from server.control.describe import describe_model
 from server.control.server import ControlPort
 from server.control.servicer import ControlServicer
+from server.control.tls import server_credentials
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
@@ -96,6 +97,9 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # Before anything is opened: files that cannot be used end the start at once.
+        self._access = open_access(settings.control)
+        self._credentials = server_credentials(settings.control)
         self.lifecycle = Lifecycle()
         self.addresses: dict[str, str] = {}
         self.board = PlanBoard()
@@ -180,7 +184,6 @@ class Server:
 
     def _open_control_port(self, loops: LoopGroup) -> None:
         settings = self.settings
-        access = open_access(settings.control)
         servicer = ControlServicer(
             self.rollout,
             self.metrics,
@@ -188,7 +191,7 @@ class Server:
             loops.stats,
             self.addresses,
             self.stores,
-            access,
+            self._access,
         )
         self._control = ControlPort(
             settings.control,
@@ -196,7 +199,8 @@ class Server:
             loops,
             servicer,
             self.lifecycle,
-            access,
+            self._access,
+            self._credentials,
         )
         port = self._control.port
         self.addresses["control"] = join_address(settings.control.address, port)

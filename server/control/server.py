@@ -17,7 +17,6 @@ from server.control.access import Access, AccessInterceptor
 from server.control.failures import FailureInterceptor
 from server.control.relay import Loops, ScoringRelay
 from server.control.servicer import ControlServicer
-from server.control.tls import server_credentials
 from server.control.watch import MAX_WATCHERS
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
@@ -46,11 +45,13 @@ class ControlPort:
         What the health service follows.
     access
         Who may call what; None: everybody everything.
+    credentials
+        For TLS (`tls.server_credentials`); None: calls are not encrypted.
 
     Raises
     ------
     StartError
-        The address cannot be listened on, or a certificate cannot be used.
+        The address cannot be listened on.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class ControlPort:
         servicer: ControlServicer,
         lifecycle: Lifecycle,
         access: Access | None = None,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        credentials = server_credentials(settings)
         # A watch keeps its thread for as long as it lasts: those are extra, made when needed.
         threads = settings.max_workers + MAX_WATCHERS
         self._server = grpc.server(

@@ -23,6 +23,7 @@ from server.control.access import open_access
 from server.control.describe import describe_model
 from server.control.server import ControlPort
 from server.control.servicer import ControlServicer
+from server.control.tls import server_credentials
 from server.control.tokens import new_token, write_tokens
 from server.lifecycle import Lifecycle, State
 from server.pb.scoregate.v1 import control_pb2 as pb
@@ -66,7 +67,13 @@ class ControlWorld:
             self.rollout, self.metrics, self.lifecycle, list, {}, self._stores, access
         )
         self.port = ControlPort(
-            control_settings, 4 << 20, NoLoops(), servicer, self.lifecycle, access
+            control_settings,
+            4 << 20,
+            NoLoops(),
+            servicer,
+            self.lifecycle,
+            access,
+            server_credentials(control_settings),
         )
         self.rollout.start(models, MODEL)
         self.lifecycle.move(State.SERVING)
