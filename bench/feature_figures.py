@@ -54,6 +54,7 @@ def _shape(found: Found) -> Values:
         "offered_calls_per_s_lmdb": plan.lmdb_per_s,
         "offered_calls_per_s_redis": plan.redis_per_s,
         "offered_calls_per_s_paused": plan.paused_per_s,
+        "offered_calls_per_s_paused_before_breaker": plan.unbroken_per_s,
         "read_budget_ms": BUDGET_MS,
         "cores": "scoregate, bare reads and loading on core 0; load generator and Redis on core 1",
     }
@@ -122,15 +123,17 @@ def _redis(found: Found) -> tuple[Values, list[Target]]:
 
 
 def _paused(found: Found) -> tuple[Values, list[Target]]:
-    values: Values = {
-        "seconds_to_open_breaker": Spread.of(found.figures["seconds_to_open_breaker"])
-    }
+    values: Values = {}
     targets = []
     names = {"paused": "redis_paused", "unbroken": "redis_paused_before_breaker"}
     for step, name in names.items():
+        runs = found.runs[step, "redis_uniform"]
         for percentile in ("p50", "p99", "p999", "max"):
             spread = Spread.of(found.values(step, "redis_uniform", f"{percentile}_us"))
             values[f"latency_{percentile}_us_{name}"] = spread
+        for outcome in ("timeout", "unreachable", "breaker"):
+            ended = [run.beside.get(f"reads online.{outcome}", 0.0) for run in runs]
+            values[f"reads_{outcome}_{name}"] = Spread.of(ended)
         key = f"latency_p999_us_{name}"
         limit_us = (BUDGET_MS + MAX_OVER_BUDGET_MS) * 1e3
         targets.append(Target(key, values[key].median, "<=", limit_us))

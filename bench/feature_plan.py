@@ -24,6 +24,7 @@ class Plan:
     lmdb_per_s: int
     redis_per_s: int
     paused_per_s: int
+    unbroken_per_s: int  # few enough for a stuck connection to owe all their answers
     n_pauses: int
     paused_s: float
     n_single: int
@@ -45,6 +46,7 @@ FULL = Plan(
     lmdb_per_s=40_000,
     redis_per_s=20_000,
     paused_per_s=10_000,
+    unbroken_per_s=1_000,
     n_pauses=3,
     paused_s=3.0,
     n_single=10_000,
@@ -65,6 +67,7 @@ QUICK = Plan(
     lmdb_per_s=40_000,
     redis_per_s=20_000,
     paused_per_s=10_000,
+    unbroken_per_s=1_000,
     n_pauses=1,
     paused_s=1.2,
     n_single=2_000,

@@ -168,3 +168,10 @@ def breaker_is(target: Target, *states: float) -> bool:
     name = "scoregate_store_breaker_state{"
     found = [value for key, value in counters.items() if key.startswith(name)]
     return bool(found) and all(value in states for value in found)
+
+
+def is_connected(target: Target) -> bool:
+    """Tell whether every loop's connection to Redis stands."""
+    name = "scoregate_store_connected{"
+    found = [value for key, value in target.counters().items() if key.startswith(name)]
+    return bool(found) and all(found)

@@ -11,9 +11,10 @@ into a temporary directory (that is one of the figures) and written to Redis. Wh
 is measured in every repetition: `mdb_get` of the same keys in the same order on the servers' core;
 a GET by hiredis from that core.
 
-Redis is paused with SIGSTOP, a second into an open-loop run (`paused`: what happens until and after
-the breaker opens), and during a whole one whose breaker cannot open (`unbroken`: every read fails).
-With the breaker open its server then runs against the LMDB server, in closed loop.
+Redis is paused with SIGSTOP, a second into an open-loop run (`paused`: by default the connection
+is given up, or the breaker opens, and reads then fail at once), and during a whole run of a server
+whose connection and breaker hold out (`unbroken`: every read waits for its whole budget). With the
+breaker open its server then runs against the LMDB server, in closed loop.
 
 What it does not do: no TCP between scoregate and Redis, no TLS, no slow disk: a million records lie
 in the page cache.
@@ -27,7 +28,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from bench import feature_loading, feature_model, feature_store_data, measure
@@ -39,6 +39,7 @@ from bench.feature_servers import (
     Reads,
     Redis,
     breaker_is,
+    is_connected,
     redis,
     scoregate,
     wait_until,
@@ -61,6 +62,10 @@ WARMUP_S = 0.3
 PAUSE_AFTER_S = 1.0
 ORDERS: tuple[Order, ...] = ("uniform", "zipf")
 MISSED = 0.001  # of the reads, at most
+# A connection without an answer is kept, and every read waits for its whole budget.
+NEVER_STALLS = ("--redis-stall-us", "60000000")
+NEVER_OPENS = ("--redis-breaker-min-reads", "1000000", "--redis-breaker-window-ms", "10")
+RECOVERY_S = 15.0
 SEED = 1
 
 
@@ -278,42 +283,49 @@ def _redis(bench: Bench, floors: Floors, repository: Path, store: Path, kept: Re
 
 
 def _paused(bench: Bench, repository: Path, store: Path, kept: Redis) -> None:
-    """Latency while Redis is stopped: with a breaker that opens, and with one that cannot."""
+    """Latency while Redis is stopped: as a server is set by default, and where nothing gives up."""
     plan = bench.plan
-    load = offered(plan.paused_per_s)
+    duration_s = PAUSE_AFTER_S + plan.paused_s
+    stubborn = (*NEVER_STALLS, *NEVER_OPENS)
     with _serving(bench, "redis", repository, *_on_redis(store, kept)):
-        server = bench.servers["redis"]
         for i in range(plan.n_pauses):
-            if not wait_until(lambda: breaker_is(server, 0.0), 30.0):
-                raise LoadError("the breaker did not close within 30 s of Redis going on")
-            with _pausing_later(bench, kept, server):
-                bench.one(
-                    "paused", "redis_uniform", i, load, shape=OPEN_SHAPE, attempts=1,
-                    duration_s=PAUSE_AFTER_S + plan.paused_s,
-                )  # fmt: skip
-    never = ("--redis-breaker-min-reads", "1000000", "--redis-breaker-window-ms", "10")
-    with _serving(bench, "redis", repository, *_on_redis(store, kept, *never)):
+            _while_paused(bench, kept, "paused", i, plan.paused_per_s, PAUSE_AFTER_S, duration_s)
+    with _serving(bench, "redis", repository, *_on_redis(store, kept, *stubborn)):
         for i in range(plan.n_pauses):
-            with kept.paused():
-                bench.one(
-                    "unbroken", "redis_uniform", i, load, shape=OPEN_SHAPE,
-                    duration_s=plan.paused_s,
-                )  # fmt: skip
+            _while_paused(bench, kept, "unbroken", i, plan.unbroken_per_s, 0.0, plan.paused_s)
+
+
+def _while_paused(
+    bench: Bench, kept: Redis, step: str, repetition: int, per_s: float, after_s: float,
+    duration_s: float,
+) -> None:  # fmt: skip
+    """Measure one run into which Redis is stopped; again from the beginning if it is not valid."""
+    subject = "redis_uniform"
+    for attempt in range(1, bench.plan.attempts + 1):
+        bench.one("awake", subject, repetition, offered(per_s), duration_s=0.3, attempts=1)
+        del bench.found.runs["awake", subject]
+        with _pausing_later(kept, WARMUP_S + after_s if after_s else 0.0):
+            measured = bench.one(
+                step, subject, repetition, offered(per_s), shape=OPEN_SHAPE,
+                duration_s=duration_s, attempts=1,
+            )  # fmt: skip
+        measured.n_attempts = attempt
+        if not wait_until(lambda: is_connected(bench.servers["redis"]), RECOVERY_S):
+            raise LoadError(f"the server did not find Redis again within {RECOVERY_S:g} s")
+        if measured.valid or attempt == bench.plan.attempts:
+            break
+        bench.found.runs[step, subject].pop()
 
 
 @contextmanager
-def _pausing_later(bench: Bench, kept: Redis, server: Server) -> Iterator[None]:
-    """Stop Redis a moment after the load began, and note how long the breaker took to open."""
+def _pausing_later(kept: Redis, after_s: float) -> Iterator[None]:
+    """Stop Redis a moment after the block began, until it ends."""
     done = threading.Event()
 
     def pause() -> None:
-        if done.wait(WARMUP_S + PAUSE_AFTER_S):
-            return
-        with kept.paused():
-            stopped = monotonic()
-            if wait_until(lambda: done.is_set() or breaker_is(server, OPEN), 30.0):
-                bench.found.note("seconds_to_open_breaker", monotonic() - stopped)
-            done.wait()
+        if not done.wait(after_s):
+            with kept.paused():
+                done.wait()
 
     thread = threading.Thread(target=pause, name="bench-pause")
     thread.start()
@@ -328,24 +340,27 @@ def _broken(bench: Bench, repository: Path, store: Path, kept: Redis) -> None:
     """Throughput with the breaker open and batch records, against LMDB alone."""
     plan = bench.plan
     # One read in ten seconds tries whether Redis is back; as the breaker does after a while.
-    patient = ("--redis-breaker-cool-off-ms", "10000")
+    patient = (*NEVER_STALLS, "--redis-breaker-cool-off-ms", "10000")
     with (
         _serving(bench, "lmdb", repository, store, "--features-online", "lmdb"),
         _serving(bench, "redis", repository, *_on_redis(store, kept, *patient)),
         kept.paused(),
     ):
         server = bench.servers["redis"]
+        bench.one("opening", "redis_uniform", 0, Closed(), duration_s=1.0, attempts=1)
+        del bench.found.runs["opening", "redis_uniform"]
+        if not wait_until(lambda: breaker_is(server, OPEN), RECOVERY_S):
+            raise LoadError("the breaker of a paused Redis does not open under load")
         for i in range(plan.repetitions):
             subjects = ["lmdb_uniform", "redis_uniform"]
             for subject in subjects if i % 2 == 0 else subjects[::-1]:
-                if subject == "redis_uniform" and not breaker_is(server, OPEN):
-                    bench.one("opening", subject, i, Closed(), duration_s=1.0, attempts=1)
-                    if not wait_until(lambda: breaker_is(server, OPEN), 5.0):
-                        raise LoadError("the breaker of a paused Redis does not open under load")
-                measured = bench.one("broken", subject, i, Closed(), n_calls=plan.n_closed)
-                bench.found.note(
-                    f"broken_{subject}_batch_reads", measured.beside.get("reads batch.hit", 0.0)
-                )
+                bench.one("broken", subject, i, Closed(), n_calls=plan.n_closed)
+        n_hits = sum(
+            run.beside.get("reads online.hit", 0.0)
+            for run in bench.found.runs["broken", "redis_uniform"]
+        )
+        if n_hits:
+            raise LoadError(f"{n_hits:,.0f} records were read from a Redis that is stopped")
 
 
 def _peers(bench: Bench, kept: Redis) -> None:

@@ -134,6 +134,7 @@ def made_up() -> Found:
                     quantities=base | {name: each[i] for name, each in quantities.items()},
                     load={"message_bytes": 100},
                     reasons=[],
+                    beside={"reads online.timeout": 7.0},
                     run=f"{step}_{subject}",
                     repetition=i,
                     to_json=dict,
@@ -161,7 +162,6 @@ def made_up() -> Found:
         "bare_mdb_gets_us_per_call_zipf": [1, 1, 1],
         "bare_redis_get_p50_us_depth_1": [20, 20, 20],
         "bare_redis_get_p50_us_depth_2": [25, 25, 25],
-        "seconds_to_open_breaker": [0.5],
         "load_online_records_per_s": [400_000, 500_000],
         "load_batch_records_per_s": [200_000, 100_000],
     }
