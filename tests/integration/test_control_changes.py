@@ -412,7 +412,37 @@ def test_watch_sees_changes_and_traffic(server: Serving, operator: Operator) -> 
     assert {(row.arm, row.version) for row in rows} == {("champion", "1"), ("canary", "2")}
 
 
-def test_a_drain_ends_watches(tmp_path: Path) -> None:
+def test_a_watch_that_is_not_read_loses_no_change_and_holds_nothing_up() -> None:
+    n_changes = 40
+    # Larger, together, than what flow control lets through unread.
+    overrides = {f"key-{i:06}" * 10: "champion" for i in range(800)}
+    with Serving() as server, grpc.insecure_channel(server.control) as channel:
+        operator = Operator(channel)
+        operator.SetOverrides(set=overrides)
+        slow, never = operator.Watch(interval_ms=50), operator.Watch(interval_ms=50)
+        assert next(slow).HasField("plan")
+        made = [
+            operator.SetOverrides(set={f"key-{i}": "champion"}).after.generation
+            for i in range(n_changes)
+        ]
+        seen: list[int] = []
+        while len(seen) < n_changes:
+            event = next(slow)
+            if event.HasField("change"):
+                seen.append(event.change.generation)
+        assert seen == made
+        slow.cancel()
+        # Pages end early where plans are large: clients take 4 MiB.
+        page = operator.GetHistory(limit=1000)
+        assert page.has_more
+        assert page.ByteSize() < 4 << 20
+        assert [change.generation for change in page.changes] == made[::-1][: len(page.changes)]
+        server.signal()
+        assert server.wait() == 0
+        never.cancel()
+
+
+def test_a_drain_ends_watches() -> None:
     with Serving() as server, grpc.insecure_channel(server.control) as channel:
         stream = Operator(channel).Watch()
         next(stream)
