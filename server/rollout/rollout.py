@@ -277,16 +277,19 @@ class Rollout:
     # --------------------------------------------------------------- the step
 
     def state(self) -> PlanState:
-        """Return the state in force.
+        """Return the state in force; where none is, the last one that was, to be mended.
 
         Raises
         ------
         ConflictError
-            Nothing is in force yet.
+            Nothing ever was.
         """
-        if self._served is None:
+        if self._served is not None:
+            return self._served.state
+        last = self.journal.last()
+        if last is None:
             raise ConflictError("nothing is in force yet; ask /readyz on the sidecar port why")
-        return self._served.state
+        return last.state
 
     def change(
         self,
@@ -360,11 +363,15 @@ class Rollout:
             before_generation=0 if before is None else before.state.generation,
             state=after,
         )
-        self.journal.append(entry)
+        entry = self.journal.append(entry)
         self._publish(built)
         log.info("generation %d: %s by %s", generation, verb, author.who)
         for listener in list(self._listeners):
-            listener(entry)
+            try:
+                listener(entry)
+            except Exception:
+                # The change is in force: whoever wanted to know must not make it look failed.
+                log.exception("a listener failed to take generation %d", generation)
         return after
 
     def _build(self, state: PlanState) -> Served:

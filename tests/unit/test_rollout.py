@@ -341,7 +341,25 @@ def test_where_nothing_can_be_served_again_the_reason_is_said(world: World) -> N
     with pytest.raises(NothingServableError, match=r"no plan of the journal .* no version 1"):
         again.rollout.start([])
     assert again.rollout.served is None
+    # Operators can mend it: the last plan is where they start from.
+    with pytest.raises(StartError, match="no version 1"):
+        again.verbs.deploy(ANNA, MODEL, "2", 1_000)
     again.rollout.close()
+
+
+def test_a_listener_that_fails_does_not_make_a_change_look_failed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Entry] = []
+
+    def fail(entry: Entry) -> None:
+        raise RuntimeError("deaf")
+
+    world.rollout.listen(fail)
+    world.rollout.listen(heard.append)
+    world.verbs.deploy(ANNA, MODEL, "2", 1_000)
+    assert [entry.generation for entry in heard] == [world.rollout.generation]
+    assert "failed to take generation" in caplog.text
 
 
 def test_models_of_former_plans_stay_as_long_as_they_may(repository: Path) -> None:
