@@ -1,4 +1,4 @@
-"""The README's Python examples run as they stand, the first against a real server."""
+"""The README's examples run as they stand: Python, and the session of a rollout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.serving import Serving
+from tests.support.serving import MODEL, Serving
+from tests.support.sessions import Session, read_sessions
+from tests.support.story import story_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +59,16 @@ def test_what_the_writer_writes_is_found(tmp_path: Path) -> None:
     get = ("-m", "server", "features", "get", "customer", "4712", "--store", "features", "--json")
     found = json.loads(run(*get))
     assert found["online"]["values"] == {"[0]": 1.0, "[1]": 99.0}
+
+
+def test_the_story_of_a_rollout_is_what_happens(tmp_path: Path) -> None:
+    steps = read_sessions((ROOT / "README.md").read_text())
+    assert [step.command.split()[1] for step in steps] == [
+        *("deploy", "traffic", "status", "promote", "rollback", "history")
+    ]
+    with Serving(story_repository(), {"models": [f"{MODEL}@1.0"]}) as server:
+        session = Session({"SCOREGATE_CONTROL": server.control, "USER": "ana"}, {}, tmp_path)
+        for step in steps:
+            session.run(step)
+        # In the story, each generation is another one.
+        assert len(set(session.generations.values())) == len(session.generations) == 5
