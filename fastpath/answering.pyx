@@ -19,17 +19,26 @@ from fastpath._types cimport (
     error_t,
 )
 from fastpath.answer cimport encode_response, response_bound, response_t
-from fastpath.c.clock cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from fastpath.c.clock cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from fastpath.capture cimport (
+    begin_entry,
+    captured_t,
+    end_entry,
+    entry_sources,
+    entry_values,
+    hash_id,
+    is_sampled,
+)
 from fastpath.metrics cimport add, observe_duration, slot_t
 from fastpath.plan cimport arm_t
 from fastpath.rows cimport engine_t, row_t
 from fastpath.wire cimport OPTION_PROVENANCE, OPTION_TIMINGS
 
 from libc.math cimport exp
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport realloc
-from libc.string cimport memset, strlen
+from libc.string cimport memcpy, memset, strlen
 
 
 cdef int64_t clock_ns(const engine_t* engine, int64_t now_ns) noexcept nogil:
@@ -38,6 +47,14 @@ cdef int64_t clock_ns(const engine_t* engine, int64_t now_ns) noexcept nogil:
         return now_ns
     clock_gettime(CLOCK_MONOTONIC, &moment)
     return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+cdef int64_t _wall_ms(const engine_t* engine) noexcept nogil:
+    cdef timespec moment
+    if engine.ids.fixed_wall_ns >= 0:
+        return engine.ids.fixed_wall_ns // 1_000_000
+    clock_gettime(CLOCK_REALTIME, &moment)
+    return <int64_t> moment.tv_sec * 1000 + moment.tv_nsec // 1_000_000
 
 
 cdef void fail_call(
@@ -97,6 +114,29 @@ cdef void score_batch(
             observe_duration(slot, end_ns - engine.batch[engine.members[i]].call_arrival_ns)
 
 
+cdef void _capture(
+    engine_t* engine, const row_t* row, float raw, int32_t reached, int64_t wall_ms
+) noexcept nogil:
+    cdef int32_t n_features = row.arm.schema.n_features
+    cdef captured_t* entry = begin_entry(engine.ring, n_features)
+    if entry is NULL:
+        return
+    hash_id(row.request_id, row.n_request_id, entry.id_hash)
+    entry.event_time_ms = row.event_time_ms if row.event_time_ms != 0 else wall_ms
+    entry.decided_time_ms = wall_ms
+    entry.generation = row.arm.generation
+    entry.raw = raw
+    entry.bucket = row.bucket
+    entry.slot = <uint16_t> row.arm.slot
+    entry.arm = row.arm.index
+    entry.decision = <uint8_t> reached
+    entry.degraded = <uint8_t> row.resolved.degraded
+    entry.unsticky = <uint8_t> row.unsticky
+    memcpy(entry_values(entry), row.resolved.row, n_features * sizeof(float))
+    memcpy(entry_sources(entry), row.resolved.sources, n_features)
+    end_entry(engine.ring, entry)
+
+
 cdef double _score_of(const arm_t* arm, float raw) noexcept nogil:
     cdef double odds_against
     if arm.link == LINK_LOGIT:
@@ -119,6 +159,8 @@ cdef void _answer(
     while reached < arm.n_thresholds and raw >= arm.cuts[reached]:
         reached += 1
     add(&slot.decisions[reached], 1)
+    if engine.ring is not NULL and is_sampled(engine.ring, arm.slot):
+        _capture(engine, row, raw, reached, _wall_ms(engine))
     response.request_id.data = row.request_id
     response.request_id.size = row.n_request_id
     response.raw_score = raw

@@ -2,6 +2,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from fastpath._types cimport call_t, watcher_t
+from fastpath.capture cimport Capture
 from fastpath.metrics cimport Metrics
 from fastpath.plan cimport PlanBoard
 from fastpath.rows cimport engine_t
@@ -13,6 +14,7 @@ cdef class Engine:
     cdef readonly PlanBoard board
     cdef readonly Metrics metrics
     cdef readonly OnlineStore store
+    cdef readonly Capture capture
     cdef readonly int thread
 
 

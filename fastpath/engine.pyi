@@ -1,5 +1,6 @@
 from collections.abc import Container, Sequence
 
+from fastpath.capture import Capture
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from fastpath.store import OnlineStore
@@ -12,6 +13,7 @@ class Engine:
         thread: int = ...,
         *,
         store: OnlineStore | None = ...,
+        capture: Capture | None = ...,
         fixed_wall_ns: int | None = ...,
         seed: int | None = ...,
     ) -> Engine: ...
@@ -21,6 +23,8 @@ class Engine:
     def metrics(self) -> Metrics: ...
     @property
     def store(self) -> OnlineStore | None: ...
+    @property
+    def capture(self) -> Capture | None: ...
     @property
     def thread(self) -> int: ...
     def answer(

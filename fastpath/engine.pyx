@@ -186,6 +186,7 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
     row.call = call
     row.waiting = NULL
     row.has_reads = 0
+    row.event_time_ms = request.event_time_ms
     row.options = request.options
     row.features_ns = 0
     row.n_request_id = <int32_t> request.request_id.size
@@ -437,6 +438,8 @@ cdef class Engine:
         Index of the loop, below 64. Two engines of one board must differ in it.
     store : OnlineStore, optional
         Online records, of this thread alone; None: there are none.
+    capture : Capture, optional
+        Where decisions are captured, into the ring of `thread`; None: nowhere.
     fixed_wall_ns : int, optional
         For tests: the wall clock stands still there, and durations follow the given times only.
     seed : int, optional
@@ -445,7 +448,7 @@ cdef class Engine:
 
     def __cinit__(
         self, PlanBoard board not None, Metrics metrics not None, int thread=0, *,
-        OnlineStore store=None, fixed_wall_ns=None, seed=None
+        OnlineStore store=None, Capture capture=None, fixed_wall_ns=None, seed=None
     ):
         cdef void* memory = NULL
         if not 0 <= thread < 64:
@@ -458,10 +461,12 @@ cdef class Engine:
         self.board = board
         self.metrics = metrics
         self.store = store
+        self.capture = capture
         self.thread = thread
         self.engine.board = board.board
         self.engine.shard = metrics.shard(thread)
         self.engine.store = NULL if store is None else &store.table
+        self.engine.ring = NULL if capture is None else capture.ring(thread)
         self.engine.ready_end = &self.engine.ready
         self.engine.thread = thread
         memset(&self.engine.fallbacks, 0, sizeof(self.engine.fallbacks))

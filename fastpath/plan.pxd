@@ -34,6 +34,8 @@ ctypedef struct arm_t:
     span_t encoded               # fields 13 to 18 of every answer
     span_t title                 # "fraud 3", for error texts
     int32_t slot                 # of the metrics
+    uint8_t index                # among the model's arms
+    uint64_t generation          # of the plan
 
 
 ctypedef struct override_t:

@@ -236,6 +236,7 @@ cdef class Plan:
         arms = <arm_t*> self._own(len(model.arms) * sizeof(arm_t))
         for index, arm in enumerate(model.arms):
             self._compile_arm(&arms[index], model.name, arm, layouts)
+            arms[index].index = <uint8_t> index
         out.name = self._span(model.name.encode())
         out.routing_entity = self._span(model.routing_entity.encode())
         out.description = self._span(model.description)
@@ -305,6 +306,7 @@ cdef class Plan:
         out.score_kind = SCORE_KINDS[arm.score_kind]
         out.prior_shift = arm.prior_shift
         out.slot = arm.slot
+        out.generation = self.table.generation
         out.title = self._span(f"{name} {arm.version}".encode())
         out.encoded = self._span(
             encode_arm(

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from fastpath._types cimport MAX_GROUPS, MAX_KEY_BYTES, MAX_REQUEST_ID_BYTES, call_t
+from fastpath.capture cimport ring_t
 from fastpath.features cimport fallbacks_t, resolved_t
 from fastpath.metrics cimport shard_t
 from fastpath.plan cimport MAX_HELD, arm_t, board_t, plan_t
@@ -70,6 +71,7 @@ cdef struct engine_t:
     const plan_t* plan           # pinned from enter to leave
     shard_t* shard
     store_t* store               # online records; NULL: none
+    ring_t* ring                 # captured decisions; NULL: none are
     int32_t thread
     int32_t n_rows               # in the batch
     int32_t n_fresh              # of `rows` in use

@@ -1,3 +1,4 @@
+from fastpath.capture import Capture
 from fastpath.engine import Engine
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
@@ -13,6 +14,7 @@ class ScoringService(Service):
         metrics: Metrics,
         thread: int,
         store: OnlineStore | None = ...,
+        capture: Capture | None = ...,
     ) -> ScoringService: ...
     @property
     def engine(self) -> Engine: ...

@@ -176,12 +176,14 @@ cdef class ScoringService(Service):
         Index of the loop.
     store : OnlineStore, optional
         Online records, of this loop alone; None: there are none.
+    capture : Capture, optional
+        Where decisions are captured; None: nowhere.
     """
 
     cdef readonly Engine engine
 
-    def __cinit__(self, board, metrics, int thread, store=None):
-        self.engine = Engine(board, metrics, thread, store=store)
+    def __cinit__(self, board, metrics, int thread, store=None, capture=None):
+        self.engine = Engine(board, metrics, thread, store=store, capture=capture)
         self.table.context = self.engine.engine
         self.table.find_method = _find_method
         self.table.on_call = _on_call
