@@ -74,8 +74,8 @@ def _lmdb(found: Found) -> tuple[Values, list[Target]]:
         for order in ("uniform", "zipf"):
             subject = f"lmdb_{order}"
             stored = found.values(step, subject, "cpu_us_per_call")
-            # Among the kernel, HTTP/2 and the model, which evict what a read left in the cache; with
-            # the clock that times one read in 64.
+            # Among the kernel, HTTP/2 and the model, which evict what a read left in the cache;
+            # with the clock that times one read in 64.
             inside = [2 * us for us in found.values(step, subject, "read_us")]
             added = _added(found, step, subject, "lmdb_dense", "cpu_us_per_call")
             bare = found.figures[f"bare_mdb_gets_us_per_call_{order}"]
