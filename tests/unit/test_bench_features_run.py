@@ -16,7 +16,7 @@ import pytest
 from bench import feature_loading, feature_model
 from bench.errors import BenchError, LoadError
 from bench.feature_figures import summary
-from bench.feature_plan import QUICK
+from bench.feature_plan import FULL, QUICK, Plan
 from bench.feature_servers import OPEN, Reads, breaker_is, redis, wait_until
 from bench.feature_store_data import CUSTOMER, TERMINAL, Sizes, chunks, keys, pairs
 from bench.features import Found, misread
@@ -121,9 +121,9 @@ def test_a_breaker_is_open_where_every_loops_is() -> None:
     assert not breaker_is(target({}), OPEN)
 
 
-def made_up() -> Found:
+def made_up(plan: Plan = FULL) -> Found:
     """Three repetitions of everything, with figures that are easy to divide."""
-    found = Found(QUICK)
+    found = Found(plan)
 
     def run(step: str, subject: str, **quantities: list[float]) -> None:
         base = {"p50_us": 1.0, "p99_us": 1.0, "p999_us": 5800.0, "max_us": 1.0, "read_us": 0.5}
@@ -186,6 +186,12 @@ def test_figures_are_differences_and_ratios_within_a_repetition() -> None:
     }
     assert values["valid"] is True
     assert len(values["runs"]) == 3 * len(made_up().runs)
+
+
+def test_a_small_load_is_no_promise() -> None:
+    values, targets = summary(made_up(QUICK))
+    assert values["load_online_records_per_s"].median == 450_000
+    assert not [promise for promise in targets if promise.name.startswith("load_")]
 
 
 def test_a_run_that_is_not_valid_spoils_the_file() -> None:
