@@ -41,6 +41,7 @@ from fastpath._types cimport (
     N_SOURCES,
     SOURCE_BATCH,
     SOURCE_DEFAULT,
+    SOURCE_ONLINE,
     SOURCE_REQUEST,
     STATUS_FAILED_PRECONDITION,
     STATUS_INVALID_ARGUMENT,
@@ -381,6 +382,9 @@ cdef int32_t resolve_rest(
     const schema_t* schema, resolved_t* out, fallbacks_t* fallbacks, error_t* error
 ) noexcept nogil:
     cdef int32_t j
+    if (<int32_t> out.n_by_source[<int> SOURCE_REQUEST]
+            + <int32_t> out.n_by_source[<int> SOURCE_ONLINE] == schema.n_features):
+        return 0                 # everything came from its first choice
     for j in range(schema.n_features):
         if out.sources[j] & VACANT:
             if schema.features[j].required:

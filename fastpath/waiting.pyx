@@ -16,7 +16,7 @@ whose last read ended a queue that the engine empties at the end of the iteratio
 once: by the store (`_done`), or by time (`expire`).
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
@@ -140,6 +140,7 @@ cdef void settle(
     int32_t outcome, const uint8_t* record, size_t n_record
 ) noexcept nogil:
     cdef group_read_t* read = &row.reads[group]
+    cdef uint32_t n_before = row.resolved.n_by_source[<int> SOURCE_ONLINE]
     if outcome == OUTCOME_HIT:
         outcome = take_record(
             row.arm.schema, &row.arm.groups[group], record, n_record, SOURCE_ONLINE,
@@ -148,7 +149,9 @@ cdef void settle(
     read.online = <uint8_t> outcome
     if outcome != OUTCOME_NOT_READ:
         add(&engine.shard.online_reads[outcome], 1)
-    if n_key != 0:
+    # A record that filled the whole group, nearly every one, leaves nothing to look for.
+    if n_key != 0 and (row.resolved.n_by_source[<int> SOURCE_ONLINE] - n_before
+                       != <uint32_t> row.arm.groups[group].group.n_members):
         take_batch(
             row.arm.schema, &row.arm.groups[group], engine.thread, key, n_key,
             row.event_time_ms, &row.resolved, read,
