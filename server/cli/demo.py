@@ -87,11 +87,12 @@ def demo(
 ) -> None:
     """Walk the whole road on card transactions.
 
-    Simulates (or reads) transactions, trains a gradient boosting on one week of them, exports it
-    as a quantized bundle, fills a feature store, serves, and replays a later week through the fast
-    door with an ordinary gRPC client, while a pipeline keeps the store up to date and a summary
-    shows calls, latency, decisions, fraud, and where features came from. A second run starts in
-    seconds.
+    Simulates (or reads) transactions, trains two models on one week of them (a gradient boosting,
+    version 1.0, and a logistic regression, 2.0), exports them as quantized bundles, fills a feature
+    store, serves 1.0, and replays a later week through the fast door with an ordinary gRPC client,
+    while a pipeline keeps the store up to date and a summary shows calls, latency, decisions,
+    fraud, and where features came from. From another terminal, `scoregate deploy 2.0 --traffic 10`
+    begins a rollout. A second run starts in seconds, and serves what the first served last.
     """
     # Imported here: `demo --help` must not wait for rich and numpy.
     from dataclasses import replace

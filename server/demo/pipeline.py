@@ -127,6 +127,11 @@ class Pipeline:
                     del self._open[key]
             self._changed.notify_all()
 
+    def settle(self) -> None:
+        """Wait until the records at hand are written: for PATIENCE_S, unless the store fails."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting or self._error, PATIENCE_S)
+
     def state(self) -> dict[str, Any]:
         """Return `written` and `waiting` (numbers of records) and the last write's `error`."""
         with self._changed:

@@ -102,6 +102,8 @@ class Replay:
                 self._send()
             for _ in range(MAX_IN_FLIGHT):  # every slot back: every call answered or timed out
                 self._slots.acquire(timeout=DEADLINE_S + 1)
+            if self._pipeline is not None:
+                self._pipeline.settle()  # so that the last state is one of rest
         finally:
             done.set()
             teller.join()
