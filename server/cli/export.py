@@ -132,6 +132,7 @@ def export(
     from server.export import ExportOptions, export_model
     from server.export.frame import feature_names, fingerprint, take_column
     from server.export.options import FeatureFile, read_feature_file
+    from server.export.times import event_times_ms
 
     if (valid is None) == (time_column is None):
         raise click.UsageError(
@@ -170,6 +171,7 @@ def export(
                 groups=declared.groups,
                 fallback=declared.fallback,
                 fingerprint=fingerprint(train[[*names, target]]),
+                valid_time_ms=event_times_ms(test[time_column]) if time_column else None,
                 **chosen,
             ),
             step=progress.step,

@@ -39,6 +39,7 @@ from server.bundle.manifest import (
 )
 from server.bundle.report import QuantizationReport
 from server.bundle.schema import SchemaFile, requirements
+from server.drift.settings import monitored_features
 from server.export import compare
 from server.export.convert import Converted, convert
 from server.export.features import make_schema
@@ -46,7 +47,7 @@ from server.export.metrics import accepts_missing
 from server.export.options import ExportOptions
 from server.export.prepare import Prepared, prepare
 from server.export.price import log_odds_shift, make_thresholds, price
-from server.export.reference import calibration_arrays, reference_arrays
+from server.export.reference import build_reference, calibration_arrays
 
 LIBRARIES = ("numpy", "scikit-learn", "onnx", "onnxruntime", "skl2onnx")
 
@@ -138,7 +139,14 @@ def export_model(
     content = {
         MODEL: converted.model,
         SCHEMA: encode(schema),
-        REFERENCE: encode_arrays(reference_arrays(valid.features, proof.raw, valid.boolean)),
+        REFERENCE: encode_arrays(
+            build_reference(
+                valid.features,
+                proof.raw,
+                monitored_features(schema.features),
+                options.valid_time_ms,
+            )
+        ),
         CALIBRATION: encode_arrays(calibration_arrays(proof.raw, valid.positive)),
         GOLDEN: encode_arrays({"rows": proof.golden, "raw": engines.served.score(proof.golden)}),
     }

@@ -137,4 +137,6 @@ def _entry(
         source=options.source,
         column=options.column,
         ttl_s=options.ttl_s,
+        monitor=options.monitor,
+        weight=options.weight,
     )

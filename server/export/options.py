@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fastpath.spec import REQUEST, FallbackLimits, GroupSpec
 from server.bundle.schema import (
@@ -44,6 +46,8 @@ class FeatureOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     source: str = REQUEST  # or the name of a group
     column: str = ""  # in the group's record; empty: the feature's own name
     ttl_s: float | None = None
+    monitor: Literal["auto", "off", "calendar"] = "auto"  # how drift watches it
+    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # in the drift score
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class ExportOptions:
     target: str = "target"  # the target column's name, for the manifest
     model_file: Path | None = None  # for the report's sizes
     fingerprint: str | None = None  # of the training data; None: of the arrays given
+    valid_time_ms: NDArray[np.int64] | None = None  # event times of the validation rows
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,31 @@
 * `bin_count`, `bin_count_offsets`: per column the rows in each bin;
 * `n_rows`, `missing_count`: [F + 1], rows in all and rows without a value;
 * `category_count`, `category_count_offsets`: rows per category code (empty for numbers; 2 codes
-  for booleans);
+  for booleans, as many as the vocabulary holds for categories; rows that are no code are unseen);
 * `ks_n`, `ks_probability`, `ks_quantile`: quantiles of the Kolmogorov-Smirnov distance D when
   nothing has drifted, [n_sizes, n_probabilities], from the exact distribution (scipy's kstwo) at
   effective sample size n = n1 * n2 / (n1 + n2). Ties make D smaller, so with atoms the figures are
   on the safe side;
 * `ks_alpha`, `ks_critical`: critical values of D, [n_sizes, n_alphas], for the largest of F
-  features at once (Bonferroni: alpha / F each).
+  features at once (Bonferroni: alpha / F each);
+* `ks_tail`, `ks_tail_critical`: critical values of D, [n_sizes, n_tails], at the sizes of `ks_n`
+  for tail probabilities from .1 to 1e-9, alpha / K for alpha = .001 and all K tests of drift
+  among them: what the monitor holds D against.
+
+`build_reference` adds, where it can (`baseline.py` says how; a reader does without them):
+
+* `schema_fingerprint`: of the features' names and types, `fastpath.spec.layout_fingerprint`;
+* `design_effect`: [F + 1], by how much rows next to each other tell less than independent ones;
+* `null_probability`, `null_quantile`: quantiles of the drift score of chunks of the validation
+  rows, in their order, against the rest; `null_chunks`: rows a chunk, chunks;
+* `hour_column`, `hour_bin_count`: with event times only: the columns of calendar features and,
+  one after the other, their bins by hour of the week (UTC, Monday 00:00 first), [168, n_bins];
+  booleans and categories have a bin per code and one for others. Without times, calendar features
+  are reported and kept out of the drift score;
+* `time_ms`: with event times only: the first and the last.
+
+No fallback rates: an export knows no stores. `fallback_count` [F] is read where it is there; else
+what was missing is taken to have been a default.
 
 `calibration.npz`: `raw` and `probability`, the points of an isotonic regression of the outcome on
 the raw score (linear in between, constant outside), `n_rows` and `n_positive`.
@@ -34,6 +52,8 @@ from scipy.stats import kstwo
 from sklearn.isotonic import IsotonicRegression
 
 from server.bundle.parity import neighbours
+from server.drift.settings import MonitoredFeature, n_tests
+from server.export.baseline import baseline_arrays
 
 Float32Array = NDArray[np.float32]
 
@@ -42,12 +62,51 @@ N_BINS = 256
 KS_SIZES = np.array([25, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 102400])
 KS_PROBABILITIES = np.array([0.5, 0.75, 0.9, 0.95, 0.99, 0.999])
 KS_ALPHAS = np.array([0.05, 0.01, 0.001])
+KS_TAILS = np.array([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9])
+DRIFT_ALPHA = 0.001
+
+
+def build_reference(
+    rows: Float32Array,
+    raw: Float32Array,
+    features: Sequence[MonitoredFeature],
+    time_ms: NDArray[np.int64] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return all arrays of `reference.npz`.
+
+    Parameters
+    ----------
+    rows : array of float32, shape (n_rows, n_features)
+        NaN: missing. In the order of time, where there is no `time_ms`.
+    raw : array of float32, shape (n_rows,)
+        Raw scores of the quantized model.
+    features : sequence of MonitoredFeature
+        The schema's, in its order.
+    time_ms : array of int64, shape (n_rows,), or None
+        Event times since the epoch.
+    """
+    if time_ms is not None:
+        order = np.argsort(time_ms, kind="stable")
+        rows, raw, time_ms = rows[order], raw[order], time_ms[order]
+    arrays = reference_arrays(
+        rows,
+        raw,
+        [feature.type == "boolean" for feature in features],
+        n_categories=[feature.n_categories for feature in features],
+        n_tests=n_tests(features),
+    )
+    return arrays | baseline_arrays(arrays, rows, raw, features, time_ms)
 
 
 def reference_arrays(
-    rows: Float32Array, raw: Float32Array, boolean: Sequence[bool]
+    rows: Float32Array,
+    raw: Float32Array,
+    boolean: Sequence[bool],
+    *,
+    n_categories: Sequence[int] | None = None,
+    n_tests: int | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `reference.npz`.
+    """Return the arrays of `reference.npz` that every reference has.
 
     Parameters
     ----------
@@ -56,6 +115,10 @@ def reference_arrays(
         Raw scores of the quantized model.
     boolean : sequence of bool
         Which features are booleans.
+    n_categories : sequence of int or None
+        How many codes each feature has, 0 for numbers; None: there are no categories.
+    n_tests : int or None
+        How many tests of drift are made at once; None: two a feature and one of the score.
     """
     columns = [*rows.T, raw]
     present = [np.sort(column[~np.isnan(column)]) for column in columns]
@@ -64,9 +127,10 @@ def reference_arrays(
         np.bincount(np.searchsorted(b, v, side="left"), minlength=len(b) + 1).astype(np.int64)
         for b, v in zip(bounds, present, strict=True)
     ]
+    codes = n_categories or [0] * rows.shape[1]
     categories = [
-        np.array([(v == 0).sum(), (v != 0).sum()], np.int64) if flag else np.empty(0, np.int64)
-        for v, flag in zip(present, [*boolean, False], strict=True)
+        _category_counts(v, flag, n)
+        for v, flag, n in zip(present, [*boolean, False], [*codes, 0], strict=True)
     ]
     arrays: dict[str, NDArray[Any]] = {
         **_ragged("values", [_thin(values) for values in present], np.float32),
@@ -82,7 +146,18 @@ def reference_arrays(
     arrays["ks_quantile"] = kstwo.ppf(KS_PROBABILITIES[None, :], KS_SIZES[:, None])
     arrays["ks_alpha"] = KS_ALPHAS
     arrays["ks_critical"] = kstwo.isf(KS_ALPHAS[None, :] / n_features, KS_SIZES[:, None])
+    tail = DRIFT_ALPHA / (n_tests or 2 * n_features + 1)
+    tails = np.unique([*KS_TAILS, tail])[::-1]
+    arrays["ks_tail"] = tails
+    arrays["ks_tail_critical"] = kstwo.isf(tails[None, :], KS_SIZES[:, None])
     return arrays
+
+
+def _category_counts(values: Float32Array, boolean: bool, n_codes: int) -> NDArray[np.int64]:
+    if boolean:
+        return np.array([(values == 0).sum(), (values != 0).sum()], np.int64)
+    known = values[(values >= 0) & (values < n_codes) & (values == np.floor(values))]
+    return np.bincount(known.astype(np.intp), minlength=n_codes).astype(np.int64)
 
 
 def bin_bounds(values: Float32Array) -> Float32Array:
