@@ -39,6 +39,7 @@ from server.repository import Repository
 from server.rollout import changes
 from server.rollout.arms import Changed
 from server.rollout.change import SERVER, Author, Outcome, Retention
+from server.rollout.first import first_state
 from server.rollout.journal import Entry, Journal
 from server.rollout.loaded import Key, LoadedModels
 from server.rollout.plans import Describe, Served, ServedArm, build, keys_of
@@ -166,34 +167,10 @@ class Rollout:
         with self._changing:
             last = self.journal.last() if resume else None
             if last is None:
-                state = self._first_state(wanted, default_model)
+                state = first_state(self.repository, self.models, wanted, default_model)
                 self._put_in_force("start", {"models": list(wanted)}, state, SERVER)
             else:
                 self._resume(last)
-
-    def _first_state(self, wanted: Sequence[str], default_model: str) -> PlanState:
-        pairs = [name.partition("@")[::2] for name in (wanted or self.repository.models())]
-        names = [name for name, _ in pairs]
-        if not pairs:
-            raise StartError(
-                f"{self.repository.path}: no models; `scoregate export` writes "
-                "<repository>/<model>/<version>"
-            )
-        if len(set(names)) != len(names):
-            raise StartError(
-                f"models: {', '.join(names)}: one version of a model can serve at first; deploy "
-                "the other"
-            )
-        if len(pairs) > 1 and not default_model:
-            raise StartError(
-                f"default_model: say which of {', '.join(names)} answers requests that name none"
-            )
-        if default_model and default_model not in names:
-            raise StartError(
-                f"default_model: {default_model} is not among the models: {', '.join(names)}"
-            )
-        sources = {name: self.models.get(name, version).source for name, version in pairs}
-        return changes.initial(sources, default_model or names[0]).state
 
     def _resume(self, last: Entry) -> None:
         """Serve the newest journaled plan that can be; all but the newest is a recovery."""
