@@ -12,6 +12,7 @@ from server.errors import ChangeError
 from server.rollout import changes
 from server.rollout.arms import ArmSource, Changed, find_model, resolve_arm
 from server.rollout.change import Author, Outcome
+from server.rollout.past import plan_before
 from server.rollout.plans import ServedArm
 from server.rollout.rollout import Rollout, version_of
 from server.rollout.state import ArmState, PlanState, ThresholdState
@@ -150,14 +151,29 @@ class Verbs:
     def rollback(self, author: Author, generation: int = 0) -> Outcome:
         """Put the whole plan of an earlier generation in force again.
 
+        Parameters
+        ----------
+        author
+            Who, why, and under which conditions.
+        generation
+            Whose plan; 0: the one before the one in force, and with each call one farther back.
+
         Raises
         ------
         ChangeError
             There is no earlier plan, or no such generation.
         """
+        journal = self._rollout.journal
 
         def change(state: PlanState) -> Changed:
-            return changes.restore(state, self._earlier(state, generation))
+            if not generation:
+                return changes.restore(state, plan_before(journal))
+            entry = journal.get(generation)
+            if entry is None:
+                raise ChangeError(
+                    f"the journal has no generation {generation}; `scoregate history` lists them"
+                )
+            return changes.restore(state, entry.state)
 
         return self._rollout.change(author, "rollback", {"generation": generation}, change)
 
@@ -165,22 +181,6 @@ class Verbs:
         """Return a version as changes know it, loaded and proven."""
         name = model or state.default_model
         return self._rollout.models.get(name, version_of(state.model(name), version)).source
-
-    def _earlier(self, state: PlanState, generation: int) -> PlanState:
-        """Return the state to go back to: a generation's, or the last that was another."""
-        if generation:
-            entry = self._rollout.journal.get(generation)
-            if entry is None:
-                raise ChangeError(
-                    f"the journal has no generation {generation}; `scoregate history` lists them"
-                )
-            return entry.state
-        for entry in self._rollout.journal.walk(state.generation):
-            if not changes.same_content(entry.state, state):
-                return entry.state
-        raise ChangeError(
-            "there is no plan before the one in force: deploy another version, then promote it"
-        )
 
     def _thresholds(
         self, model: str, arm: ArmState, scores: Mapping[str, float]

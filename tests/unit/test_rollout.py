@@ -118,13 +118,33 @@ def test_a_version_is_deployed_raised_promoted_and_taken_back(world: World) -> N
     assert first < half < last.generation == world.score().plan_generation
 
 
-def test_a_rollback_is_undone_by_the_next_one(world: World) -> None:
-    world.verbs.deploy(ANNA, MODEL, "2", 2_500)
-    deployed = world.split()
+def test_each_rollback_goes_one_plan_farther_back(world: World) -> None:
+    splits = [world.split()]
+    for basis_points in (1_000, 5_000):
+        if len(splits) == 1:
+            world.verbs.deploy(ANNA, MODEL, "2", basis_points)
+        else:
+            weights = {"champion": 10_000 - basis_points, "canary": basis_points}
+            world.verbs.set_traffic(ANNA, MODEL, weights)
+        splits.append(world.split())
+    world.verbs.promote(ANNA, MODEL)
+    promoted = world.rollout.generation
     world.verbs.rollback(ANNA)
-    assert world.split() == {"champion": ("1", 10_000)}
+    assert world.split() == splits[2]
+    # Neither a freeze nor new tables of features make the bad plan "the one before".
+    world.verbs.freeze(ANNA, frozen=True)
+    world.rollout.renew_tables()
     world.verbs.rollback(ANNA)
-    assert world.split() == deployed
+    assert world.split() == splits[1]
+    world.verbs.rollback(ANNA)
+    assert world.split() == splits[0]
+    with pytest.raises(ChangeError, match="no plan before"):
+        world.verbs.rollback(ANNA)
+    # What was left is reached by its generation; from there, one step back is where one came from.
+    world.verbs.rollback(ANNA, promoted)
+    assert world.split() == {"champion": ("2", 10_000)}
+    world.verbs.rollback(ANNA)
+    assert world.split() == splits[0]
 
 
 def test_the_only_plan_cannot_be_rolled_back(world: World) -> None:
