@@ -12,8 +12,8 @@
 # Installs with root or password-less sudo; else prints the line to type and ends with 1.
 #
 # Debian starts a service as it is installed, and again at every boot. Ours start a server of
-# their own when they need one, so a redis-server that comes from here is neither started nor
-# enabled; one that was there before stays as it was.
+# their own when they need one, so a redis-server or a prometheus that comes from here is neither
+# started nor enabled; one that was there before stays as it was.
 set -euo pipefail
 
 profile=${1:-build}
@@ -83,6 +83,8 @@ fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
     have valgrind || missing+=(valgrind)
+    # With promtool: rules and dashboards are tried on a real one.
+    have prometheus && have promtool || missing+=(prometheus)
     # The report is looked at in a real browser; without fonts it would be looked at in vain.
     have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)
 fi
@@ -120,7 +122,7 @@ fetch() { apt install -y --no-install-recommends "${missing[@]}"; }
 # Packages that start a service, which is then named like them.
 services=()
 for package in "${missing[@]}"; do
-    [[ $package != redis-server ]] || services+=("$package")
+    case $package in redis-server | prometheus) services+=("$package") ;; esac
 done
 policy=/usr/sbin/policy-rc.d
 mark="Made by Scoregate's deploy/native.sh while it installs; a left-over one can be removed."
