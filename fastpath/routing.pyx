@@ -154,23 +154,25 @@ cdef class BucketTable:
         weights : sequence of int
             Basis points per arm; arms beyond those that own buckets now are newcomers.
         """
+        cdef int[256] surplus
+        cdef bytearray arms = bytearray(self.to_bytes())
+        cdef uint8_t* owners = arms
+        cdef int bucket, arm
+        cdef int taker = 0
         want = _check_weights(weights)
-        arms = bytearray(self.to_bytes())
-        have = [0] * 256
-        for arm in arms:
-            have[arm] += 1
-        want += [0] * (256 - len(want))
-        surplus = [h - w for h, w in zip(have, want, strict=True)]
-        takers = [arm for arm in range(256) if surplus[arm] < 0]
+        for arm in range(256):
+            surplus[arm] = -want[arm] if arm < len(want) else 0
+        for bucket in range(N_BUCKETS):
+            surplus[owners[bucket]] += 1
         for bucket in range(N_BUCKETS - 1, -1, -1):
-            if surplus[arms[bucket]] <= 0:
+            if surplus[owners[bucket]] <= 0:
                 continue
-            surplus[arms[bucket]] -= 1
-            taker = takers[0]
-            arms[bucket] = taker
+            surplus[owners[bucket]] -= 1
+            # Weights add up, so while somebody has too many, somebody has too few.
+            while surplus[taker] >= 0:
+                taker += 1
+            owners[bucket] = taker
             surplus[taker] += 1
-            if surplus[taker] == 0:
-                takers.pop(0)
         return BucketTable(self.salt, bytes(arms))
 
     def to_bytes(self):

@@ -8,6 +8,7 @@ say what those layouts are: their schemas are read, nothing else of them.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,13 +50,22 @@ def former_layouts(
     for version in list(versions)[-MAX_VERSIONS:]:
         path = model / version / "schema.json"
         try:
-            schema = compile_schema(decode_schema(path.read_bytes(), str(path)))
+            status = path.stat()
+            layouts = _layouts_in(path, status.st_ino, status.st_mtime_ns, status.st_size)
         except (OSError, BundleError) as error:
             # A broken version that nobody asked for does not keep another from serving.
             log.debug("layouts of %s are not known: %s", path, error)
             continue
-        for columns in layouts_of(schema):
+        for columns in layouts:
             if columns not in known:
                 known.add(columns)
                 found.append(columns)
     return tuple(found)
+
+
+# Every change of what serves asks for all of them.
+@functools.lru_cache(maxsize=8 * MAX_VERSIONS)
+def _layouts_in(path: Path, inode: int, modified_ns: int, size: int) -> tuple[Layout, ...]:
+    """Return the layouts of a schema's file; all but the path only say which content it has."""
+    schema = compile_schema(decode_schema(path.read_bytes(), str(path)))
+    return tuple(layouts_of(schema))

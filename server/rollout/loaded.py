@@ -2,8 +2,9 @@
 
 Rules: a version's content is its manifest's digest. What is in memory is not read again; a bundle
 that was replaced under its version is noticed, and refused while its former content serves.
-Loading happens on one thread of low priority, so that verifying a bundle takes no core from the
-loops; whoever asks waits for it.
+Loading happens on one thread; whoever asks waits for it. Once something serves, that thread takes
+what nobody else wants of the processor (SCHED_IDLE): to be merely nice is not enough, because a
+nice thread that runs keeps a loop that wakes up waiting until the next tick, 4 ms on many kernels.
 
 Who needs a model is said by `keep`: the rest is dropped, and its memory goes back when the last
 plan that uses it is freed.
@@ -28,7 +29,7 @@ from server.memory import trim
 from server.repository import Repository
 from server.rollout.arms import ArmSource
 
-LOADER_NICENESS = 10
+FALLBACK_NICENESS = 10
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,7 @@ class LoadedModels:
         self._lock = threading.Lock()
         self._models: dict[Key, Loaded] = {}
         self._failures: dict[Key, str] = {}  # why the last load of a content failed
-        self._loader = ThreadPoolExecutor(
-            1, thread_name_prefix="scoregate-loader", initializer=_be_nice
-        )
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="scoregate-loader")
 
     def get(self, model: str, version: str, sha256: str = "") -> Loaded:
         """Return a model, loading it where it is not in memory.
@@ -147,6 +146,10 @@ class LoadedModels:
             log.info("unloaded %s %s", loaded.key.model, loaded.key.version)
         return dropped
 
+    def stand_back(self) -> None:
+        """Let later loads take only what nobody else wants of the processor."""
+        self._loader.submit(_be_idle).result()
+
     def close(self) -> None:
         """End the loader's thread."""
         self._loader.shutdown()
@@ -194,6 +197,10 @@ class LoadedModels:
         return loaded
 
 
-def _be_nice() -> None:
+def _be_idle() -> None:
     # Of this thread alone: on Linux a thread id is what the call takes.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADER_NICENESS)
+    thread = threading.get_native_id()
+    try:
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:  # a sandbox forbids it
+        os.setpriority(os.PRIO_PROCESS, thread, FALLBACK_NICENESS)

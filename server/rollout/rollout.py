@@ -171,6 +171,7 @@ class Rollout:
                 self._put_in_force("start", {"models": list(wanted)}, state, SERVER)
             else:
                 self._resume(last)
+        self.models.stand_back()
 
     def _resume(self, last: Entry) -> None:
         """Serve the newest journaled plan that can be; all but the newest is a recovery."""
