@@ -22,6 +22,8 @@ from bench import (
     kernels,
     model,
     results,
+    rollout,
+    rollout_plan,
     scenario,
     transport,
 )
@@ -33,7 +35,7 @@ from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
-OWN = ("latest", "features", "crosscheck")  # what is no scenario
+OWN = ("latest", "features", "rollout", "crosscheck")  # what is no scenario
 
 
 def table(values: dict[str, Any], targets: list[Target]) -> str:
@@ -106,6 +108,8 @@ def main() -> int:
             valid = _latest(folder, transport.QUICK if quick else transport.FULL, display, command)
         if "features" in names:
             valid = _features(folder, quick, display, command) and valid
+        if "rollout" in names:
+            valid = _rollout(folder, quick, display, command) and valid
         if "crosscheck" in names:
             _crosscheck(folder, quick, display, command)
         for wanted in scenarios:
@@ -154,6 +158,23 @@ def _features(folder: Path, quick: bool, display: Display, command: str) -> bool
     for reason in values["invalid_reasons"]:
         print(f"NOT VALID: {reason}")
     results.save(folder / "features.json", results.document(values, targets, command))
+    return bool(values["valid"])
+
+
+def _rollout(folder: Path, quick: bool, display: Display, command: str) -> bool:
+    """Measure changes of versions; what cannot be measured ends nothing else."""
+    try:
+        plan = rollout_plan.QUICK if quick else rollout_plan.FULL
+        found = rollout.run(plan, display, free_core())
+    except BenchError as error:
+        display.end()
+        print(f"\nRollout\nNOT RUN: {error}", file=sys.stderr)
+        return False
+    values, targets = rollout.summary(found)
+    print(f"\nVersions swapped and rolled back under load\n{table(values, targets)}")
+    for reason in values["invalid_reasons"]:
+        print(f"NOT VALID: {reason}")
+    results.save(folder / "rollout.json", results.document(values, targets, command))
     return bool(values["valid"])
 
 

@@ -74,7 +74,8 @@ def rows_and_target(n_rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame(values, columns=NAMES), (rng.random(n_rows) < chance).astype(int)
 
 
-def _options() -> ExportOptions:
+def export_options() -> ExportOptions:
+    """Return what every model of the benchmarks is exported with."""
     from server.export import ExportOptions
 
     return ExportOptions(thresholds={"review": 0.5, "block": 0.9}, routing_entity="customer")
@@ -112,7 +113,9 @@ def prepare() -> BenchModel:
             early_stopping=False,
             random_state=0,
         ).fit(train, target)
-        export_model(model, train, target, valid, valid_target, out=bundle, options=_options())
+        export_model(
+            model, train, target, valid, valid_target, out=bundle, options=export_options()
+        )
     return BenchModel(repository, bundle, valid.to_numpy())
 
 
@@ -134,5 +137,5 @@ def prepare_heavy() -> BenchModel:
             HEAVY_TREES, max_depth=HEAVY_DEPTH, n_jobs=-1, random_state=0
         ).fit(train, target)
         few, few_target = valid[:2000], valid_target[:2000]
-        export_model(model, train, target, few, few_target, out=bundle, options=_options())
+        export_model(model, train, target, few, few_target, out=bundle, options=export_options())
     return BenchModel(repository, bundle, valid.to_numpy())
