@@ -6,12 +6,16 @@ A feature's score is the largest of its parts, each 0 unless chance is ruled out
 * the changes of its missing rate, of its fallback rate (stored features) and of its unseen share
   (categories; only an increase counts).
 
+A number that stands still (one value in 99 % of rows, and not so before) is a broken pipeline, not
+a drift, whatever its distance.
+
 The drift score is the largest of all features' and the raw score's, or their mean if so set. A
 mean hides one broken feature among thirty; the largest does not.
 
 K counts every test that could have been made, so it does not depend on the data. Features with
 `monitor: off` are not looked at; calendar features are held against the same hours of the week,
-and where that cannot be done they are reported but kept out of the score.
+and where that cannot be done they are reported but kept out of the score. The raw score follows
+calendar features through the model, so it is held against the same hours where they are.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from server.drift.reference import Reference
 from server.drift.settings import DriftSettings, MonitoredFeature, n_tests
 
 RAW_SCORE = "raw score"
+STUCK_BEFORE = 0.9  # of the reference's values: a number that mostly was so is not stuck
 LEAST_VALUES = 25  # present in window and reference, for their distributions to be compared
 
 
@@ -197,6 +202,10 @@ def _distribution(window: _Window, j: int, n: int, m: float) -> dict[str, Any]:
     now, before = columns.bins(window.counts, j), columns.bins(window.baseline, j)
     if j < columns.n_features and columns.features[j].monitor == "calendar":
         return _calendar(window, j)
+    if j == columns.n_features and j in window.hours:
+        found = _calendar(window, j)
+        if "note" not in found:
+            return found | _told(window, j)
     effect = window.design_effect(j)
     if columns.is_category[j]:
         if columns.n_categories[j] and not before[:-1].any():
@@ -205,15 +214,22 @@ def _distribution(window: _Window, j: int, n: int, m: float) -> dict[str, Any]:
     if window.values is None:
         distance = distances.histogram_distance(now, before)
         cells = distances.coarse_counts(now, before)
-        quantiles: dict[str, tuple[float, float]] = {}
     else:
         values, known = window.values[j], window.reference.values[j]
         m = float(len(known))
         distance = distances.ks_distance(values, known)
         cells = distances.decile_counts(values, known)
-        quantiles = quantile_changes(values, known)
     found = _numbers(window, distance, n, m, effect)
-    return {**found, "n_reference": m, "psi": distances.psi(*cells), "quantiles": quantiles}
+    if window.values is not None and j < columns.n_features:
+        found["is_stuck"] = found["is_significant"] and _is_stuck(values, known)
+    return {**found, "n_reference": m, "psi": distances.psi(*cells), **_told(window, j)}
+
+
+def _told(window: _Window, j: int) -> dict[str, Any]:
+    """Return a number column's quantiles, where the window has values."""
+    if window.values is None:
+        return {}
+    return {"quantiles": quantile_changes(window.values[j], window.reference.values[j])}
 
 
 def _numbers(window: _Window, distance: float, n: float, m: float, effect: float) -> dict[str, Any]:
@@ -238,6 +254,16 @@ def _categories(
         "psi": distances.psi(now.astype(np.int64), before),
         "categories": share_changes(window.columns.features[j], now, before),
     }
+
+
+def _is_stuck(values: Float32Array, known: Float32Array) -> bool:
+    """Whether all but 1 % of sorted values are one value that few of the reference's are."""
+    cut = len(values) // 200
+    value = values[cut]
+    if value != values[-1 - cut]:
+        return False
+    same = np.searchsorted(known, value, side="right") - np.searchsorted(known, value)
+    return bool(same < STUCK_BEFORE * len(known))
 
 
 def _calendar(window: _Window, j: int) -> dict[str, Any]:
@@ -265,7 +291,8 @@ def _breaches(feature: FeatureDrift, settings: DriftSettings) -> list[str]:
         ("fallbacks", feature.fallback),
         ("unseen categories", feature.unseen),
     )
-    return [
+    stuck = [f"{feature.name}: the same value in nearly every row"] if feature.is_stuck else []
+    return stuck + [
         f"{feature.name}: {what} in {rate.window:.1%} of rows, {rate.reference:.1%} before"
         for what, rate in kinds
         if rate.score and rate.score >= settings.broken

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.drift.rates import fisher_p_value
+
 LEAST_EXPECTED = 5.0  # rows in a cell of the chi-square test; Cochran (1954)
 MAX_DOF = 2000
 
@@ -113,23 +115,32 @@ def homogeneity_p_value(
     """Return the p-value of the chi-square test that two counts have one distribution.
 
     Cells whose expected count is under 5 in either sample are pooled into one (Cochran 1954).
+    Where that is still too few, their share is tested exactly, and the smaller of both p-values
+    is doubled: a category that comes up where there was none shows before it is frequent.
     """
+    window = np.asarray(window, np.float64) / design_effect
+    reference = np.asarray(reference, np.float64) / design_effect
     n, m = float(window.sum()), float(reference.sum())
     if not n or not m:
         return 1.0
-    together = (window + reference).astype(np.float64)
-    rare = together * (min(n, m) / (n + m)) / design_effect < LEAST_EXPECTED
-    if rare.any():
-        window = np.append(window[~rare], window[rare].sum())
-        reference = np.append(reference[~rare], reference[rare].sum())
-        together = (window + reference).astype(np.float64)
-    used = together > 0
-    window, reference, together = window[used], reference[used], together[used]
-    if len(together) < 2:
+    least = LEAST_EXPECTED * (n + m) / min(n, m)
+    rare = window + reference < least
+    a, b = float(window[rare].sum()), float(reference[rare].sum())
+    window, reference = window[~rare], reference[~rare]
+    if a + b >= least:
+        return _chi_square_p_value(np.append(window, a), np.append(reference, b))
+    p = _chi_square_p_value(window, reference)
+    if not a + b:
+        return p
+    return min(1.0, 2 * min(p, fisher_p_value(round(a), round(n), round(b), round(m))))
+
+
+def _chi_square_p_value(window: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    n, m = float(window.sum()), float(reference.sum())
+    if len(window) < 2 or not n or not m:
         return 1.0
-    spread = np.square(window / n - reference / m) / together
-    statistic = float(n * m * spread.sum()) / design_effect
-    return chi_square_tail(statistic, len(together) - 1)
+    spread = np.square(window / n - reference / m) / (window + reference)
+    return chi_square_tail(n * m * float(spread.sum()), len(window) - 1)
 
 
 def bonferroni(alpha: float, n_tests: int) -> float:

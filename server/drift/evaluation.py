@@ -49,6 +49,7 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     missing: RateChange = RateChange()
     fallback: RateChange = RateChange()
     unseen: RateChange = RateChange()
+    is_stuck: bool = False  # a number that is the same in nearly every row, and was not before
     quantiles: dict[str, tuple[float, float]] = {}  # "50": (before, now)
     categories: tuple[CategoryShare, ...] = ()  # the most frequent, before and now
     note: str = ""

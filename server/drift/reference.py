@@ -45,7 +45,7 @@ class Reference:
     n_rows : int
     critical : CriticalTable or None
     hours : dict of int to array of int64, shape (168, n_bins of the column)
-        Calendar features' bins by hour of the week.
+        Bins by hour of the week of calendar features, and with them of the raw score.
     design_effect : array of float64, shape (F + 1,)
     null_quantiles : dict of float to float
         Probability to quantile of the aggregate, over chunks of the validation rows.
@@ -203,7 +203,7 @@ def _hours(reader: _Reader, columns: Columns, notes: list[str]) -> dict[int, NDA
         start = 0
         table = reader.whole("hour_bin_count")
         for j in (int(x) for x in listed.ravel()):
-            if not 0 <= j < columns.n_features:
+            if not 0 <= j <= columns.n_features:
                 raise BundleError(f"{reader.where}: hour_column names feature {j}")
             size = int(columns.offsets[j + 1] - columns.offsets[j])
             part = table[start * HOURS : (start + size) * HOURS]
@@ -218,7 +218,9 @@ def _hours(reader: _Reader, columns: Columns, notes: list[str]) -> dict[int, NDA
         for j in wanted
         if j not in found
     )
-    return {j: found[j] for j in wanted if j in found}
+    # The score is compared by hours where a feature is, and by the whole week elsewhere.
+    used = [*wanted, columns.n_features] if any(j in found for j in wanted) else wanted
+    return {j: found[j] for j in used if j in found}
 
 
 def _critical(reader: _Reader, notes: list[str]) -> CriticalTable | None:

@@ -1,8 +1,8 @@
 """The states of a monitor, and the rules by which one follows another.
 
 warming   fewer rows, or a shorter span, than a window needs: nothing is said, not even 0
-broken    a missing, unseen or fallback rate changed by 0.1 or more: repair the pipeline; a model
-          trained on such rows would learn the fault
+broken    a missing, unseen or fallback rate changed by 0.1 or more, or a number stands still:
+          repair the pipeline; a model trained on such rows would learn the fault
 retrain   the score has been at least 0.3 in every evaluation from one window to another that
           shares no row with it, and the slow window says so too
 warning   the score is at least 0.1

@@ -6,8 +6,8 @@ rows' order, is held against all others as a window is held against the referenc
 is kept as quantiles of the drift score, and per column as a design effect: by how much n D^2 is
 larger than its mean for independent rows. Under five chunks nothing is kept.
 
-With event times, calendar features are also counted by hour of the week. What is a calendar
-feature is known from the schema; numbers are counted on the reference's own bins.
+With event times, calendar features are also counted by hour of the week, and with them the
+raw score, which follows them through the model. Numbers are counted on the reference's own bins.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def baseline_arrays(
     hours = None if time_ms is None else hour_of_week(time_ms)
     if time_ms is not None and hours is not None and len(time_ms):
         calendar = [j for j, f in enumerate(features) if f.monitor == "calendar"]
+        if calendar:  # the raw score follows them through the model
+            calendar.append(len(features))
         tables = [_hour_table(reference, j, values[j], hours).ravel() for j in calendar]
         found["hour_column"] = np.array(calendar, np.int64)
         found["hour_bin_count"] = np.concatenate([*tables, np.empty(0)]).astype(np.int64)
@@ -80,6 +82,9 @@ def baseline_arrays(
     found["design_effect"] = np.array(
         [chunk_design_effect(d, s) for d, s in zip(by_column, size, strict=True)]
     )
+    for j, feature in enumerate(features):
+        if feature.monitor == "calendar":  # its own hours are what it is compared with
+            found["design_effect"][j] = 1.0
     found["null_probability"] = NULL_PROBABILITIES
     found["null_quantile"] = np.quantile(scores, NULL_PROBABILITIES, method="higher")
     found["null_chunks"] = np.array([CHUNK_ROWS, len(kept)], np.int64)

@@ -28,10 +28,10 @@
 * `design_effect`: [F + 1], by how much rows next to each other tell less than independent ones;
 * `null_probability`, `null_quantile`: quantiles of the drift score of chunks of the validation
   rows, in their order, against the rest; `null_chunks`: rows a chunk, chunks;
-* `hour_column`, `hour_bin_count`: with event times only: the columns of calendar features and,
-  one after the other, their bins by hour of the week (UTC, Monday 00:00 first), [168, n_bins];
-  booleans and categories have a bin per code and one for others. Without times, calendar features
-  are reported and kept out of the drift score;
+* `hour_column`, `hour_bin_count`: with event times only: the columns of calendar features (and F,
+  the raw score, where there are any) and, one after the other, their bins by hour of the week
+  (UTC, Monday 00:00 first), [168, n_bins]; booleans and categories have a bin per code and one for
+  others. Without times, calendar features are reported and kept out of the drift score;
 * `time_ms`: with event times only: the first and the last.
 
 No fallback rates: an export knows no stores. `fallback_count` [F] is read where it is there; else
