@@ -84,7 +84,7 @@ if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
     have valgrind || missing+=(valgrind)
     # With promtool: rules and dashboards are tried on a real one.
-    have prometheus && have promtool || missing+=(prometheus)
+    have prometheus || missing+=(prometheus)
     # The report is looked at in a real browser; without fonts it would be looked at in vain.
     have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)
 fi
