@@ -42,6 +42,7 @@ from server.control.tls import server_credentials
 from server.errors import StartError
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
+from server.monitoring.opening import open_drift
 from server.rollout.arms import percent
 from server.rollout.keeper import Keeper
 from server.rollout.opening import open_rollout
@@ -109,6 +110,7 @@ class Server:
             settings, self.board, self.metrics, describe_model, lambda: self.stores.batch
         )
         self._keeper = Keeper(self.rollout, settings.rollout.versions, settings.rollout.poll_s)
+        self.drift = open_drift(settings, self.metrics, self.rollout)
         self._loops: LoopGroup | None = None
         self._control: ControlPort | None = None
         self._sidecar: Sidecar | None = None
@@ -122,6 +124,8 @@ class Server:
         self._open_sidecar(loops)
         self.stores.start(self.rollout.renew_tables)
         self._keeper.start()
+        if self.drift is not None:
+            self.drift.start()
         self.lifecycle.listen(lambda state: self.board.set_serving(state is State.SERVING))
         if reason:
             self.lifecycle.move(State.NOT_READY, reason)
@@ -159,6 +163,8 @@ class Server:
         if self._loops is not None:
             self._loops.stop()
         self.stores.stop()
+        if self.drift is not None:
+            self.drift.stop()
         self._keeper.stop()
         self.rollout.close()
 
@@ -166,7 +172,13 @@ class Server:
         fast = self.settings.fast
         loops = LoopGroup(
             [
-                ScoringService(self.board, self.metrics, thread, store)
+                ScoringService(
+                    self.board,
+                    self.metrics,
+                    thread,
+                    store,
+                    None if self.drift is None else self.drift.capture,
+                )
                 for thread, store in enumerate(self.stores.online)
             ],
             max_message_bytes=fast.max_message_bytes,
@@ -213,6 +225,7 @@ class Server:
             lambda: self.rollout.arms,
             lambda: self.rollout.generation,
             self.stores,
+            *([] if self.drift is None else [self.drift.families]),
         )
         settings = self.settings.sidecar
         table = routes(self.lifecycle, make_registry(collector))

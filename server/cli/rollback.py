@@ -26,8 +26,8 @@ def rollback(remote: Remote, change: Change, generation: int | None) -> None:
     scoregate rollback --to 1795472135123
 
     One step, from memory: when the command returns, no answer of the plan before is on its way any
-    more. Without --to it goes back one plan; typed again, one plan farther. To return to a plan that
-    was left so, name its generation (`scoregate history`). Allowed while changes are frozen.
+    more. Without --to it goes back one plan; typed again, one plan farther. To return to a plan
+    that was left so, name its generation (`scoregate history`). Allowed while changes are frozen.
     """  # noqa: D301 - click looks for the backspace character itself
     from server.pb.scoregate.v1 import control_pb2 as pb
 

@@ -10,6 +10,7 @@ from server.config.load import Effective, load_settings
 from server.config.settings import (
     ControlSettings,
     DrainSettings,
+    DriftWatchSettings,
     FastSettings,
     FeatureSettings,
     LogSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "CATALOGUE",
     "ControlSettings",
     "DrainSettings",
+    "DriftWatchSettings",
     "Effective",
     "FastSettings",
     "FeatureSettings",

@@ -284,6 +284,43 @@ class RolloutSettings(Struct, frozen=True):
     )
 
 
+class DriftWatchSettings(Struct, frozen=True):
+    """Drift: how much is looked at, and how often."""
+
+    enabled: Annotated[
+        bool, Meta(description="Sample scored rows and compare them with the bundle's reference.")
+    ] = True
+    rows_per_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1e6,
+            description="Rows a second that are sampled of each version; with less traffic, all.",
+        ),
+    ] = 20.0
+    window_rows: Annotated[
+        int, Meta(ge=600, le=100_000, description="Rows of the fast window.")
+    ] = 5000
+    min_span_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Time that the fast window has to span before it says anything: less is a "
+            "moment, not a trend.",
+        ),
+    ] = 600.0
+    interval_s: Annotated[
+        float, Meta(ge=0.1, le=86_400, description="Seconds between two evaluations.")
+    ] = 30.0
+    drain_s: Annotated[
+        float, Meta(ge=0.01, le=60, description="Seconds between two looks at the loops' rings.")
+    ] = 0.5
+    ring_bytes: Annotated[
+        int, Meta(ge=65_536, le=1 << 30, description="Memory of each loop's ring of sampled rows.")
+    ] = 1 << 20
+
+
 class DrainSettings(Struct, frozen=True):
     """How the server ends."""
 
@@ -348,5 +385,6 @@ class Settings(Struct, frozen=True):
     features: FeatureSettings = FeatureSettings()
     redis: RedisSettings = RedisSettings()
     rollout: RolloutSettings = RolloutSettings()
+    drift: DriftWatchSettings = DriftWatchSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()

@@ -53,8 +53,7 @@ def open_rollout(
     with ExitStack() as failing:
         closing = ExitStack()
         failing.callback(closing.close)
-        # What a file setting says counts from the file's directory.
-        if Path(rollout.journal).name == NO_JOURNAL:
+        if forgets(settings):
             folder = tempfile.mkdtemp(prefix="scoregate-journal-")
             closing.callback(shutil.rmtree, folder, ignore_errors=True)
             path = Path(folder, JOURNAL.name)
@@ -75,3 +74,9 @@ def open_rollout(
         retention=Retention(rollout.keep_plans, rollout.keep_s),
         closing=closing,
     )
+
+
+def forgets(settings: Settings) -> bool:
+    """Return whether nothing shall be remembered across restarts."""
+    # What a settings file says counts from the file's directory: only the name is ours.
+    return Path(settings.rollout.journal).name == NO_JOURNAL
