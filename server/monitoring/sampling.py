@@ -43,9 +43,9 @@ class Sampler:
         """
         rates = {}
         for slot, count in predictions.items():
-            before = self._seen.get(slot, count)
+            before = self._seen.get(slot)
             self._seen[slot] = count
-            if elapsed_s > 0:
+            if before is not None and elapsed_s > 0:
                 now = (count - before) / elapsed_s
                 smooth = self._calls_per_s.get(slot, now)
                 self._calls_per_s[slot] = smooth + SMOOTHING * (now - smooth)
