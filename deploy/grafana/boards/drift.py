@@ -213,8 +213,8 @@ MONITOR = Row(
             "Per second. Dropped: a ring was full, because its reader got too little CPU; "
             "requests never wait for it. A ticket from 1 % on.",
             (
-                Query(rate("ml_drift_samples_total"), "captured"),
-                Query(rate("ml_drift_samples_dropped_total"), "dropped"),
+                Query(rate("ml_drift_samples_total", where=SERVER), "captured"),
+                Query(rate("ml_drift_samples_dropped_total", where=SERVER), "dropped"),
             ),
             "rps",
         ),
