@@ -132,7 +132,7 @@ def test_a_healthy_server_wakes_nobody(world: ScrapedWorld) -> None:
     states = {rule["name"]: rule["state"] for rule in world.prometheus.rules() if "state" in rule}
     loud = {name for name, state in states.items() if state == "firing"}
     assert loud <= {"ScoregatePlanChanged"}
-    # A caller that is wrong uses up no budget of ours: not even pending. (Latency is the machine's.)
+    # A caller that is wrong uses up no budget of ours: not even pending. Latency is the machine's.
     wakes = {name for name in PAGES if "Latency" not in name}
     assert {states[name] for name in wakes} == {"inactive"}
 
