@@ -85,7 +85,7 @@ def summary(found: Found) -> tuple[Values, list[Target]]:
         "shape": {
             "message_bytes": loads.runs["still"][0].load["message_bytes"],
             "swapped_model": "100 trees of depth 6 on 30 features, two versions",
-            "fleet": "8 models of 3 versions, 24 engines, all with traffic",
+            "fleet": "8 models of 3 versions: 24 engines of the same trees",
             "half_of_capacity_calls_per_s": loads.runs["still"][0].load["rate"]["per_s"],
             "cores": "scoregate on core 0; load generator, operator and probes on core 1",
         }
@@ -159,18 +159,18 @@ def _routing(found: Found) -> tuple[Values, list[Target]]:
 
 def _fleet(found: Found) -> tuple[Values, list[Target]]:
     values: Values = {}
-    targets = []
     get = found.loads.values
-    for subject in rollout_fleet.SUBJECTS:
-        spent = Spread.of(get(f"closed_{subject}", "calls_per_cpu_s"))
-        values[f"scores_per_server_cpu_second_{subject}"] = spent
-    for subject in rollout_fleet.SUBJECTS[1:]:
-        name = f"throughput_ratio_{subject}_to_one"
-        values[name] = ratios(
-            get(f"closed_{subject}", "calls_per_cpu_s"), get("closed_one", "calls_per_cpu_s")
-        )
-        targets.append(Target(name, values[name].median, ">=", MIN_FLEET_RATIO))
-    return values, targets
+    for one, *fleet in rollout_fleet.ROUNDS:
+        for subject in (one, *fleet):
+            spent = Spread.of(get(f"closed_{subject}", "calls_per_cpu_s"))
+            values[f"scores_per_server_cpu_second_fleet_{subject}"] = spent
+        for subject in fleet:
+            values[f"throughput_ratio_fleet_{subject}_to_one"] = ratios(
+                get(f"closed_{subject}", "calls_per_cpu_s"), get(f"closed_{one}", "calls_per_cpu_s")
+            )
+    # Promised is what loading costs. What traffic for more engines costs is shown.
+    name = "throughput_ratio_fleet_loaded_to_one"
+    return values, [Target(name, values[name].median, ">=", MIN_FLEET_RATIO)]
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:

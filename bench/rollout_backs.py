@@ -20,6 +20,7 @@ import numpy as np
 from google.protobuf.message import Message as ProtobufMessage
 
 from bench.errors import LoadError
+from bench.generator import Limits
 from bench.message import Message
 from bench.model import MODEL_NAME
 from bench.probe import Answer, Connection, Prober
@@ -31,6 +32,8 @@ from server.pb.scoregate.v1 import scoring_pb2
 EVERY_S = 0.25
 NICENESS = 10  # of the probing thread: the load generator goes first
 N_PROBES = 64  # different requests
+# The probes are on the generator's core, and the load's own latency is not judged here.
+BESIDE_PROBES = Limits(max_lag_p99_ms=1e3, max_late_share=1.0, max_stall_ms=1e3, max_busy_share=1.0)
 METHODS = "/scoregate.v1.Control/"
 
 
@@ -99,7 +102,8 @@ def measure(loads: Loads, versions: Versions, messages: list[Message]) -> Backs:
         Prober(served.target.address, messages[:N_PROBES]) as prober,
     ):
         change(operator, "Deploy", pb.DeployRequest(version="1", traffic_basis_points=0))
-        change(operator, "Promote", pb.PromoteRequest(arm="1"))
+        done, _ = change(operator, "Promote", pb.PromoteRequest(arm="1"))
+        plans = [done.before.generation, done.after.generation]
         offered = loads.half_of_capacity(served.target, messages)
         calls: list[Call] = []
         states: dict[int, pb.PlanDescription] = {}
@@ -107,15 +111,15 @@ def measure(loads: Loads, versions: Versions, messages: list[Message]) -> Backs:
 
         def operate() -> None:
             time.sleep(WARMUP_S)
-            for _ in range(loads.plan.n_rollbacks):
+            for i in range(loads.plan.n_rollbacks):
                 time.sleep(EVERY_S)
-                calls.append(_roll_back(operator, states))
+                calls.append(_roll_back(operator, plans[i % 2], states))
             time.sleep(EVERY_S)
 
         with _probing(prober) as answers, _beside(operate):
             loads.one(
                 "rollbacks", served.target, messages, offered, 0, shape=OPEN_SHAPE,
-                duration_s=seconds,
+                duration_s=seconds, limits=BESIDE_PROBES, attempts=1,
             )  # fmt: skip
     read = [(answer, _read(answer)) for answer in answers]
     last_ms, n_late = judge(calls, [(answer, found.plan_generation) for answer, found in read])
@@ -145,8 +149,10 @@ def change(
     return pb.ChangeResponse.FromString(answer.body), answer
 
 
-def _roll_back(operator: Connection, states: dict[int, pb.PlanDescription]) -> Call:
-    done, answer = change(operator, "Rollback", pb.RollbackRequest())
+def _roll_back(
+    operator: Connection, generation: int, states: dict[int, pb.PlanDescription]
+) -> Call:
+    done, answer = change(operator, "Rollback", pb.RollbackRequest(generation=generation))
     for state in (done.before, done.after):
         states[state.generation] = state
     return Call(answer.sent_ns, answer.arrived_ns, done.before.generation, done.after.generation)

@@ -1,19 +1,25 @@
-"""What it costs to have eight models of three versions in memory, all of them with traffic.
+"""What it costs to have eight models of three versions in memory, with and without traffic.
 
 Two servers take turns, in closed loop: "one" has one model of one version; "fleet" has 24 engines.
-The fleet is asked twice: for one of its models, as the other server is (its three versions share
-the traffic), and for all eight in turn. The requests are of the same length, the engines of the
-same trees, and every answer's score is checked.
+The fleet is asked for one of its models, as the other server is: first while one version has that
+model's traffic and the others are only loaded ("loaded"), then while three share it
+("three_asked"); and for all eight models in turn, of three versions each ("all_asked"). The
+requests are of the same length, the engines of the same trees, and every answer's score is checked.
+
+What more engines with traffic cost is the processor's caches: each has arrays of its own.
 """
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import grpc
 
 from bench.errors import LoadError
 from bench.message import Message
 from bench.model import MODEL_NAME, BenchModel
-from bench.rollout_loads import Loads, Serving, serving
+from bench.rollout_loads import Loads, serving
 from bench.rollout_models import FLEET, FLEET_VERSIONS
 from bench.scenario import Closed, Rows
 from bench.sources import SCORE, rows
@@ -21,7 +27,8 @@ from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc, scoring_pb2
 
 SHARE_BASIS_POINTS = 3_333  # of each version but the newest
-SUBJECTS = ("one", "fleet_one_asked", "fleet_all_asked")
+LOADED_TIMEOUT_S = 60.0
+ROUNDS = (("one", "loaded"), ("one_again", "three_asked", "all_asked"))
 
 
 def measure(loads: Loads, model: BenchModel) -> None:
@@ -33,17 +40,24 @@ def measure(loads: Loads, model: BenchModel) -> None:
         A server does not start, or a change was refused.
     """
     one_asked = rows(Rows(models=[MODEL_NAME]), SCORE, model)
-    asked = {"one": one_asked, "fleet_one_asked": one_asked, "fleet_all_asked": spread(one_asked)}
+    all_asked = spread(one_asked)
+    everything = ("--default-model", MODEL_NAME, "--rollout-versions", "all")
     with (
         serving("one", model.repository, "--models", f"{MODEL_NAME}@{FLEET_VERSIONS[-1]}") as one,
-        serving("fleet", model.repository, "--default-model", MODEL_NAME) as fleet,
+        serving("fleet", model.repository, *everything) as fleet,
+        grpc.insecure_channel(fleet.control) as channel,
     ):
-        fill(fleet)
-        for i in range(loads.plan.repetitions):
-            for subject in SUBJECTS if i % 2 == 0 else SUBJECTS[::-1]:
-                target = one.target if subject == "one" else fleet.target
-                name = f"closed_{subject}"
-                loads.one(name, target, asked[subject], Closed(), i, n_calls=loads.plan.n_closed)
+        control = control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
+        wait_loaded(control)
+        for subjects in ROUNDS:
+            if "loaded" not in subjects:
+                share(control)
+            for i in range(loads.plan.repetitions):
+                for subject in subjects if i % 2 == 0 else subjects[::-1]:
+                    target = one.target if subject.startswith("one") else fleet.target
+                    asked = all_asked if subject == "all_asked" else one_asked
+                    name = f"closed_{subject}"
+                    loads.one(name, target, asked, Closed(), i, n_calls=loads.plan.n_closed)
 
 
 def spread(messages: list[Message]) -> list[Message]:
@@ -57,7 +71,29 @@ def spread(messages: list[Message]) -> list[Message]:
     return found
 
 
-def fill(fleet: Serving) -> None:
+def states(control: Any) -> list[int]:
+    """Return the state of every version of every model."""
+    models = control.ListModels(pb.ListModelsRequest()).models
+    return [version.state for model in models for version in model.versions]
+
+
+def wait_loaded(control: Any) -> None:
+    """Wait until every version is in memory.
+
+    Raises
+    ------
+    LoadError
+        It is not after a minute.
+    """
+    end = time.monotonic() + LOADED_TIMEOUT_S
+    in_memory = {pb.MODEL_VERSION_STATE_LOADED, pb.MODEL_VERSION_STATE_SERVING}
+    while not set(states(control)) <= in_memory:
+        if time.monotonic() > end:
+            raise LoadError("the fleet is not in memory after a minute")
+        time.sleep(0.1)
+
+
+def share(control: Any) -> None:
     """Give every version of every model its share of the traffic.
 
     Raises
@@ -65,15 +101,11 @@ def fill(fleet: Serving) -> None:
     LoadError
         Not all of them serve then.
     """
-    with grpc.insecure_channel(fleet.control) as channel:
-        control = control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call]
-        for name in FLEET:
-            for version in FLEET_VERSIONS[:-1]:
-                control.Deploy(pb.DeployRequest(model=name, version=version))
-            weights = dict.fromkeys(FLEET_VERSIONS[:-1], SHARE_BASIS_POINTS)
-            weights[FLEET_VERSIONS[-1]] = 10_000 - sum(weights.values())
-            control.SetTraffic(pb.SetTrafficRequest(model=name, basis_points=weights))
-        models = control.ListModels(pb.ListModelsRequest()).models
-    states = [version.state for model in models for version in model.versions]
-    if states != [pb.MODEL_VERSION_STATE_SERVING] * len(FLEET) * len(FLEET_VERSIONS):
+    for name in FLEET:
+        for version in FLEET_VERSIONS[:-1]:
+            control.Deploy(pb.DeployRequest(model=name, version=version))
+        weights = dict.fromkeys(FLEET_VERSIONS[:-1], SHARE_BASIS_POINTS)
+        weights[FLEET_VERSIONS[-1]] = 10_000 - sum(weights.values())
+        control.SetTraffic(pb.SetTrafficRequest(model=name, basis_points=weights))
+    if set(states(control)) != {pb.MODEL_VERSION_STATE_SERVING}:
         raise LoadError("not every model of the fleet serves with all its versions")

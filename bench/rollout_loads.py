@@ -71,6 +71,8 @@ class Loads:
         shape: Shape | None = None,
         duration_s: float = 1.0,
         n_calls: int | None = None,
+        limits: Limits | None = None,
+        attempts: int = 0,
     ) -> Measured:
         """Make a load; again, where the machine spoiled it. A failed call is never made good.
 
@@ -81,8 +83,8 @@ class Loads:
         """
         self.display.begin(f"{name} {repetition + 1}")
         work = self._work(name, target, messages, load, shape, duration_s, n_calls)
-        for attempt in range(1, self.plan.attempts + 1):
-            seeded = replace(work, seed=repetition)
+        for attempt in range(1, (attempts or self.plan.attempts) + 1):
+            seeded = replace(work, seed=repetition, limits=limits or Limits())
             measured = measure.run(seeded, repetition, self._nothing, self.display.show)
             measured.n_attempts = attempt
             n_failed = measured.result.n_errors + measured.result.n_wrong
