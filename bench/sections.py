@@ -81,8 +81,8 @@ UNSCRIPTED = {
         "Versions swapped and rolled back",
         (
             "A thousand versions loaded, proven, put in force and freed beside a load at half of "
-            "capacity, in turns with the same load alone; rollbacks, each answer's arrival taken by "
-            "the kernel; 24 engines in one process beside one."
+            "capacity, in turns with the same load alone; rollbacks, each answer's arrival taken "
+            "by the kernel; 24 engines in one process beside one."
         ),
     ),
     "crosscheck": (
