@@ -237,15 +237,14 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def fault_row(rows: Rows, name: str, settings: DriftSettings | None = None) -> dict[str, Any]:
+def fault_row(rows: Rows, name: str, n_days: int = 3) -> dict[str, Any]:
     """Put a fault in after two healthy days; return rows from there to each state.
 
-    The reference is the third week; the healthy days are the next two, the fault lasts three.
+    The reference is the third week; the healthy days are the next two, the fault lasts `n_days`.
     """
-    settings = settings or DriftSettings()
     scored = reference_week(days(rows, 14, 7))
     healthy = days(rows, 21, 2)
-    faulty = days(rows, 23, 3)
+    faulty = days(rows, 23, n_days)
     faulty = replace(faulty, values=faulty.values.copy(), sources=faulty.sources.copy())
     FAULTS[name](faulty, np.random.default_rng(4))
     both = [
@@ -258,7 +257,7 @@ def fault_row(rows: Rows, name: str, settings: DriftSettings | None = None) -> d
     first: dict[str, int] = {}
     before: dict[str, int] = {}
     named = ""
-    for n, evaluation in replay(scored, stream, settings):
+    for n, evaluation in replay(scored, stream, DriftSettings()):
         if n <= start:
             before[evaluation.state] = before.get(evaluation.state, 0) + 1
             continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from bench.drift_null import WINDOWS_A_DAY, theory
+
 
 def markdown(found: dict[str, Any]) -> str:
     """Return the tables of the sections that there are."""
@@ -57,6 +59,7 @@ def _null(rows: list[dict[str, Any]]) -> str:
             "any test",
             "warning (>= .1)",
             "days between warnings",
+            "by theory at least",
             "usual: alerts",
             "usual: days between",
         ),
@@ -69,6 +72,7 @@ def _null(rows: list[dict[str, Any]]) -> str:
                 _alarms(r["any_test"]),
                 _alarms(r["warning"]),
                 _days(r["warning"]),
+                f"{1 / (theory(r['n'], r['features'], r['critical']) * WINDOWS_A_DAY):,.0f}",
                 _percent(r["usual"]["rate"]),
                 _days(r["usual"]),
             )

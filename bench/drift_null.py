@@ -50,6 +50,12 @@ def rate(n_alarms: int, n: int) -> dict[str, Any]:
     }
 
 
+def theory(n: int, n_features: int, critical: float) -> float:
+    """Return what a false warning's rate cannot exceed, for independent rows (Bonferroni)."""
+    tail = float(kstwo.sf(max(critical, WARN), round(effective_size(n, M))))
+    return min(ALPHA, (n_features + 1) * tail)
+
+
 def curve(n_features: int) -> CriticalCurve:
     """Return the monitor's critical values for that many numeric features and the score."""
     features = [MonitoredFeature(name=f"f{j}") for j in range(n_features)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,15 @@ def make_arrays(
     return build_reference(rows, raw_of(rows), features, time_ms)
 
 
+@cache
+def make_reference(seed: int = 0) -> Reference:
+    return reference_from_arrays(make_arrays(np.random.default_rng(seed)), FEATURES)
+
+
 def make_monitor(
     settings: DriftSettings | None = None, seed: int = 0
 ) -> tuple[Monitor, Clock, Reference]:
-    reference = reference_from_arrays(make_arrays(np.random.default_rng(seed)), FEATURES)
+    reference = make_reference(seed)
     clock = Clock()
     return Monitor(reference, FEATURES, settings or DriftSettings(), clock), clock, reference
 
