@@ -17,11 +17,12 @@ from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from fastpath.request_id import new_request_id
 from fastpath.routing import BucketTable
-from fastpath.spec import FeatureSpec
+from fastpath.spec import FeatureSpec, layout_fingerprint
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from tests.support.plans import SPECS, expected_raw, linear_arm, make_plan
 
 OK, CANCELLED, INVALID, LATE, NOT_FOUND, PRECONDITION, UNAVAILABLE = 0, 1, 3, 4, 5, 9, 14
+SPECS_COLUMNS = tuple((spec.name, spec.type) for spec in SPECS)
 WALL_NS = 1_700_000_000_123_456_789
 
 
@@ -359,3 +360,36 @@ def test_a_pinned_key_goes_to_its_arm_whatever_its_bucket() -> None:
     assert arm_of(request_id="é") == "champion"
     with pytest.raises(PlanError, match="pinned to arm 2"):
         make_plan(metrics, arms=arms, weights=(10_000, 0), overrides={"x": 2})
+
+
+def test_layouts_of_former_versions_are_read_by_name_or_refused_in_words() -> None:
+    metrics = Metrics(1)
+    board = PlanBoard()
+    arm = linear_arm(metrics)
+    readable = (("age_days", "numeric"), ("amount", "numeric"), ("gone", "numeric"))
+    lacking = (("amount", "numeric"), ("night", "boolean"))  # no age_days, which is required
+    mistyped = (*SPECS_COLUMNS[:3], ("age_days", "boolean"))
+    former = (readable, lacking, mistyped)
+    board.publish(make_plan(metrics, arms=[arm], former_layouts=former))
+    engine = Engine(board, metrics)
+
+    def ask(columns: tuple[tuple[str, str], ...], *values: float) -> tuple[int, bytes, str]:
+        request = pb.ScoreRequest(request_id="r")
+        request.dense.layout = layout_fingerprint(columns)
+        request.dense.values.extend(values)
+        return engine.answer([request.SerializeToString()], now_ns=0)[0]
+
+    status, body, _ = ask(readable, 8.0, 10.0, 99.0)
+    assert status == OK
+    assert pb.ScoreResponse.FromString(body).raw_score == expected_raw([10.0, 0.0, 0.0, 8.0])
+    own = f"{arm.schema.fingerprint:016x}"
+    for columns, words in ((lacking, "lacks .*age_days"), (mistyped, "age_days .*boolean")):
+        status, _, text = ask(columns, *[0.0] * len(columns))
+        assert status == PRECONDITION
+        assert f"{layout_fingerprint(columns):016x}" in text
+        assert own in text
+        assert re.search(words, text), text
+    status, _, text = ask((("never", "numeric"),), 1.0)
+    assert status == PRECONDITION
+    assert "with 1 values" in text
+    assert f"{own}, with 4" in text
