@@ -40,7 +40,7 @@ NEXT_VERSION = "2.0"
 VERSIONS = (VERSION, NEXT_VERSION)
 LIBRARIES = ("numpy", "onnx", "pandas", "scikit-learn")
 # Rooms whose code decides what the artifacts hold.
-ROOMS = ("bundle", "demo", "export")
+ROOMS = ("bundle", "demo", "drift", "export")
 
 
 class State(msgspec.Struct, kw_only=True):

@@ -29,10 +29,11 @@ from threadpoolctl import threadpool_limits
 
 from server.bundle import load_model, read_bundle
 from server.demo.artifacts import NEXT_VERSION, VERSION
-from server.demo.columns import FEATURES, TARGET
+from server.demo.columns import BOOLEANS, FEATURES, TARGET
 from server.demo.dataset import Dataset
 from server.demo.groups import COLUMNS, LIMITS, demo_groups
 from server.export import ExportOptions, ExportReport, FeatureOptions, export_model
+from server.export.times import event_times_ms
 
 BLOCK_PRECISION = 0.9
 REVIEW_SHARE = 0.02
@@ -158,6 +159,8 @@ def _train_and_export(
     features = {"TX_AMOUNT": FeatureOptions(required=True, minimum=0.0)}
     for group in groups:
         features |= {name: FeatureOptions(source=group.name) for name in COLUMNS[group.name]}
+    # Night and weekend are what the clock says: drift compares them with the same hours.
+    features |= {name: FeatureOptions(monitor="calendar") for name in BOOLEANS}
     options = ExportOptions(
         thresholds=choose_thresholds(dataset.valid[TARGET].to_numpy(dtype=np.bool_), score),
         routing_entity=ROUTING_ENTITY,
@@ -166,6 +169,7 @@ def _train_and_export(
         fallback=LIMITS,
         target=TARGET,
         model_file=model_file,
+        valid_time_ms=event_times_ms(dataset.valid["TX_DATETIME"]),
     )
     report = export_model(
         model,
