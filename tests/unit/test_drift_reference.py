@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kstwo
+from sklearn.ensemble import GradientBoostingClassifier
 
+from server.bundle import read_bundle
 from server.bundle.arrays import decode_arrays, encode_arrays
 from server.bundle.schema import FeatureEntry
 from server.drift import (
     DriftSettings,
     Monitor,
     MonitoredFeature,
+    load_reference,
     monitored_features,
     n_tests,
     reference_from_arrays,
@@ -23,9 +27,11 @@ from server.drift import (
 from server.drift.critical import CriticalCurve
 from server.drift.hours import hour_of_week
 from server.errors import BundleError
+from server.export import ExportOptions, FeatureOptions, export_model
 from server.export.reference import DRIFT_ALPHA, build_reference, reference_arrays
 from server.export.times import event_times_ms
 from tests.support.drift import FEATURES, START_MS, make_arrays, make_rows, raw_of
+from tests.support.models import make_data
 
 Arrays = dict[str, np.ndarray]
 
@@ -207,3 +213,30 @@ def test_event_times() -> None:
         assert found.tolist() == expected
     for other in ([1, 2], [1.5], ["soon"]):
         assert event_times_ms(pd.Series(other)) is None
+
+
+def test_an_exported_bundle_brings_its_reference(tmp_path: Path) -> None:
+    data = make_data(2400)
+    frame = data.frame.assign(f2=data.x[:, 2] > 0)
+    model = GradientBoostingClassifier(n_estimators=5, random_state=0).fit(frame, data.y)
+    times = START_MS + np.arange(2400) * 60_000
+    options = ExportOptions(
+        features={
+            "f2": FeatureOptions(monitor="calendar"),
+            "f3": FeatureOptions(monitor="off", weight=0.5),
+        },
+        valid_time_ms=times,
+    )
+    out = tmp_path / "model" / "1.0"
+    export_model(model, frame, data.y, frame, data.y, out=out, options=options)
+    reference = load_reference(read_bundle(out))
+    assert [f.monitor for f in reference.features[2:4]] == ["calendar", "off"]
+    assert reference.features[3].weight == 0.5
+    assert set(reference.hours) == {2, 6}  # the flag and the raw score
+    assert reference.hours[2].sum() == reference.n_rows == 2400
+    assert reference.time_ms is not None
+    assert reference.critical is not None
+    assert [note.split(":")[0] for note in reference.notes] == [
+        "no design effects",
+        "too few validation rows for null quantiles of the drift score",
+    ]
