@@ -34,6 +34,7 @@ MAX_LAST_OLD_MS = 50.0
 MAX_ROUTING_NS = 20.0
 MIN_FLEET_RATIO = 0.95
 TENTH = 10  # the cycle from which on memory has to stay
+AROUND = 10  # so many cycles from the tenth on, and so many at the end
 EVERY = 20  # cycles between two values of the memory that are written down
 
 Values = dict[str, Any]
@@ -104,8 +105,10 @@ def summary(found: Found) -> tuple[Values, list[Target]]:
 def _cycles(found: Found) -> tuple[Values, list[Target]]:
     cycles, loads = found.cycles, found.loads
     tail = ratios(loads.values("swapping", "p999_us"), loads.values("still", "p999_us"))
-    tenth = cycles.resident_bytes[min(TENTH, cycles.n) - 1]
-    growth = cycles.resident_bytes[-1] / tenth - 1
+    # Medians: memory is looked at while calls come in, and whoever scrapes or loads takes some.
+    tenth = float(np.median(cycles.resident_bytes[TENTH - 1 :][:AROUND]))
+    last = float(np.median(cycles.resident_bytes[-AROUND:]))
+    growth = last / tenth - 1
     n_failed = loads.n_failed["swapping"]
     values: Values = {
         "cycles": cycles.n,
@@ -115,7 +118,7 @@ def _cycles(found: Found) -> tuple[Values, list[Target]]:
         "cycle_load_ms": _percentiles(cycles.load_ms),
         "cycle_switch_ms": _percentiles(cycles.switch_ms),
         "rss_after_tenth_cycle_bytes": tenth,
-        "rss_after_last_cycle_bytes": cycles.resident_bytes[-1],
+        "rss_after_last_cycle_bytes": last,
         "rss_growth_share": growth,
         "rss_series_bytes": cycles.resident_bytes[:: max(1, min(EVERY, cycles.n // 10))],
     }
