@@ -138,14 +138,25 @@ def _set_value(target: pb.FeatureValue, value: object, where: str) -> None:
 
 
 def example_request(description: pb.GetModelResponse) -> dict[str, Any]:
-    """Return a request that a model accepts, as a JSON document with flat features."""
+    """Return a request that a model accepts, as a JSON document with flat features.
+
+    Stored features are left to the stores: the entities that they are read for are named instead.
+    """
     document: dict[str, Any] = {"request_id": "example-1", "model": description.model}
-    if description.routing_entity:
-        document["entities"] = [
-            {"role": "payer", "type": description.routing_entity, "id": "example"}
-        ]
     arm = description.arms[0]
-    document["features"] = {feature.name: _example_value(feature) for feature in arm.features}
+    wanted = [("payer", description.routing_entity)] if description.routing_entity else []
+    wanted += [(group.role or "payer", group.entity) for group in arm.groups]
+    entities = [
+        {"role": role, "type": kind, "id": "example"} for role, kind in dict.fromkeys(wanted)
+    ]
+    if entities:
+        document["entities"] = entities
+    groups = {group.name for group in arm.groups}
+    document["features"] = {
+        feature.name: _example_value(feature)
+        for feature in arm.features
+        if feature.source not in groups
+    }
     return document
 
 

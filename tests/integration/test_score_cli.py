@@ -157,3 +157,24 @@ def test_example_values_are_allowed_ones() -> None:
     }
     assert document["entities"] == [{"role": "payer", "type": "card", "id": "example"}]
     assert read_request(json.dumps(document), "f").model == "m"
+
+
+def test_an_example_leaves_stored_features_to_the_stores() -> None:
+    numeric = pb.FEATURE_TYPE_NUMERIC
+    arm = pb.ArmDescription(
+        features=[
+            pb.FeatureDescription(name="amount", type=numeric, source="request"),
+            pb.FeatureDescription(name="n_day", type=numeric, source="customer"),
+            pb.FeatureDescription(name="risk", type=numeric, source="terminal"),
+        ],
+        groups=[
+            pb.GroupDescription(name="customer", entity="customer"),
+            pb.GroupDescription(name="terminal", entity="shop", role="payee"),
+        ],
+    )
+    example = example_request(pb.GetModelResponse(routing_entity="customer", arms=[arm]))
+    assert set(example["features"]) == {"amount"}
+    assert example["entities"] == [
+        {"role": "payer", "type": "customer", "id": "example"},
+        {"role": "payee", "type": "shop", "id": "example"},
+    ]
