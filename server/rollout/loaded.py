@@ -3,8 +3,7 @@
 Rules: a version's content is its manifest's digest. What is in memory is not read again; a bundle
 that was replaced under its version is noticed, and refused while its former content serves.
 Loading happens on one thread; whoever asks waits for it. Once something serves, that thread takes
-what nobody else wants of the processor (SCHED_IDLE): to be merely nice is not enough, because a
-nice thread that runs keeps a loop that wakes up waiting until the next tick, 4 ms on many kernels.
+only what nobody else wants of the processor (see `server.priority`).
 
 Who needs a model is said by `keep`: the rest is dropped, and its memory goes back when the last
 plan that uses it is freed.
@@ -13,7 +12,6 @@ plan that uses it is freed.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Collection
@@ -26,10 +24,9 @@ from fastpath.metrics import Metrics
 from server.bundle import LoadedModel, load_model
 from server.errors import BundleError, ScoregateError
 from server.memory import trim
+from server.priority import stand_back
 from server.repository import Repository
 from server.rollout.arms import ArmSource
-
-FALLBACK_NICENESS = 10
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +145,7 @@ class LoadedModels:
 
     def stand_back(self) -> None:
         """Let later loads take only what nobody else wants of the processor."""
-        self._loader.submit(_be_idle).result()
+        self._loader.submit(stand_back).result()
 
     def close(self) -> None:
         """End the loader's thread."""
@@ -195,12 +192,3 @@ class LoadedModels:
         del bundle
         trim()
         return loaded
-
-
-def _be_idle() -> None:
-    # Of this thread alone: on Linux a thread id is what the call takes.
-    thread = threading.get_native_id()
-    try:
-        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:  # a sandbox forbids it
-        os.setpriority(os.PRIO_PROCESS, thread, FALLBACK_NICENESS)
