@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastpath.store import OUTCOMES as OUTCOMES
+
 DURATION_BOUNDS_NS: tuple[int, ...]
 READ_BOUNDS_NS: tuple[int, ...]
 MISSING_CAUSES: tuple[str, ...]

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 
+from fastpath.store import OUTCOMES as OUTCOMES
 from fastpath.store import BatchTable, OnlineStore
 
 class ScriptedStore(OnlineStore):
