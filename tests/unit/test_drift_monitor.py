@@ -177,6 +177,26 @@ def test_a_default_is_a_missing_value_not_a_drift() -> None:
     assert amount.n_window == 1000 - round(1000 * amount.missing.window)
 
 
+def test_a_number_that_was_mostly_one_value_is_not_stuck() -> None:
+    feature = (MonitoredFeature(name="risk"),)
+    rng = np.random.default_rng(9)
+
+    def state(share: float) -> str:
+        rows = (rng.random((8000, 1)) * (rng.random((8000, 1)) > share)).astype(np.float32)
+        reference = reference_from_arrays(
+            build_reference(rows, rows[:, 0].copy(), feature), feature
+        )
+        monitor = Monitor(reference, feature, DriftSettings(min_span_s=0), lambda: START_MS)
+        same = np.zeros((1500, 1), np.float32)
+        monitor.observe(same, rows[:1500, 0].copy(), None, np.full(1500, START_MS))
+        evaluation = look(monitor)
+        assert evaluation.features[0].is_significant
+        return evaluation.state
+
+    assert state(0.92) == "stable"
+    assert state(0.85) == "broken"
+
+
 def test_weight_off_and_mean() -> None:
     rng = np.random.default_rng(3)
     rows = make_rows(rng, 8000)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from server.drift import DriftSettings
 from server.drift.fast import FastWindow
@@ -58,6 +59,14 @@ def test_much_traffic_is_thinned_evenly_over_the_span() -> None:
     first = int(kept[0])
     position = (kept - first) / (n - first)
     assert np.abs(position - np.linspace(0, 1, 2000)).max() < 0.05
+    # Nor are a slot's first rows likelier than its last.
+    slot_ms = -(-600_000 // 18)
+    slot = times[kept.astype(int)] // slot_ms
+    for one in np.unique(slot)[1:-1]:
+        rows = np.flatnonzero(times // slot_ms == one)
+        place = (kept[slot == one] - rows[0]) / len(rows)
+        assert len(place) == 100
+        assert kstest(place, "uniform").pvalue > 1e-4
 
 
 @LAW
