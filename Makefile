@@ -63,6 +63,10 @@ profile: native-test build ## instructions per call and flame graphs (needs valg
 
 build: build/.extensions ## the virtual environment and the compiled extensions
 
+feast-env: ## an environment with Feast, for the tests of its adapter (some 600 MB)
+	@"$(PYTHON)" -m venv var/feast
+	@var/feast/bin/python -m pip install 'feast[redis]==0.67.*' lmdb click msgspec rich | $(PIP_LINES)
+
 protos: $(VENV)/.installed ## regenerate server/pb from protos/
 	@$(BIN)/python protos/generate.py
 
