@@ -164,8 +164,8 @@ def summed(
             # What a stripped library keeps to itself has addresses for names.
             name = readable(symbol) if not symbol.startswith("0x") else f"({symbol[-5:]})"
             # typeshed has Counter hold int only; costs here are means of differences.
-            rooms[room] += cost  # type: ignore[assignment]
-            functions[f"{room}.{name}"] += cost  # type: ignore[assignment]
+            rooms[room] += cost  # type: ignore[assignment]  # a Counter of floats
+            functions[f"{room}.{name}"] += cost  # type: ignore[assignment]  # and another
     return (
         {name: round(cost / n, 1) for name, cost in rooms.most_common() if cost / n >= 0.5},
         {name: round(cost / n, 1) for name, cost in functions.most_common(60) if cost / n >= 5},

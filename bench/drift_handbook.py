@@ -73,9 +73,9 @@ def features(calendar: str) -> tuple[MonitoredFeature, ...]:
         found.append(
             MonitoredFeature(
                 name=name,
-                type="categorical" if name == "CHANNEL" else kind,  # type: ignore[arg-type]
+                type="categorical" if name == "CHANNEL" else kind,  # type: ignore[arg-type]  # one of the three
                 vocabulary=CHANNELS if name == "CHANNEL" else (),
-                monitor=calendar if name in BOOLEANS else "auto",  # type: ignore[arg-type]
+                monitor=calendar if name in BOOLEANS else "auto",  # type: ignore[arg-type]  # "auto" or it
                 stored=name.startswith(("CUSTOMER", "TERMINAL")),
             )
         )

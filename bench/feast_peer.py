@@ -29,7 +29,7 @@ N_WARMUP = 20
 def make_view(group: GroupSpec, folder: Path) -> tuple[Any, Any]:
     """Return Feast's entity and view of one group."""
     import feast  # type: ignore[import-not-found]  # another interpreter's
-    from feast.types import Float32  # type: ignore[import-not-found]
+    from feast.types import Float32  # type: ignore[import-not-found]  # the same
 
     entity = feast.Entity(
         name=group.name, join_keys=[f"{group.name}_id"], value_type=feast.ValueType.STRING

@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -40,6 +39,7 @@ from server.control.server import ControlPort
 from server.control.servicer import ControlServicer
 from server.control.tls import server_credentials
 from server.errors import StartError
+from server.files import write_whole
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
 from server.monitoring.opening import open_drift
@@ -290,12 +290,7 @@ def _write_ready_file(path: Path, addresses: dict[str, str]) -> None:
         "resident_bytes": resident_bytes(),
     }
     try:
-        descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(document, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(aside).replace(path)
+        write_whole(path, json.dumps(document).encode())
     except OSError as error:
         raise StartError(f"ready file {path}: cannot be written: {error.strerror}") from None
 
