@@ -25,8 +25,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,8 +154,8 @@ def summed(
     costs: Iterable[dict[tuple[str, str], float]],
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Average repetitions: by room, and by function of a room, the dearest first."""
-    rooms: Counter[str] = Counter()
-    functions: Counter[str] = Counter()
+    rooms: defaultdict[str, float] = defaultdict(float)
+    functions: defaultdict[str, float] = defaultdict(float)
     n = 0
     for one in costs:
         n += 1
@@ -163,13 +163,17 @@ def summed(
             room = room_of(path)
             # What a stripped library keeps to itself has addresses for names.
             name = readable(symbol) if not symbol.startswith("0x") else f"({symbol[-5:]})"
-            # typeshed has Counter hold int only; costs here are means of differences.
-            rooms[room] += cost  # type: ignore[assignment]  # a Counter of floats
-            functions[f"{room}.{name}"] += cost  # type: ignore[assignment]  # and another
+            rooms[room] += cost
+            functions[f"{room}.{name}"] += cost
     return (
-        {name: round(cost / n, 1) for name, cost in rooms.most_common() if cost / n >= 0.5},
-        {name: round(cost / n, 1) for name, cost in functions.most_common(60) if cost / n >= 5},
+        {name: round(cost / n, 1) for name, cost in dearest(rooms) if cost / n >= 0.5},
+        {name: round(cost / n, 1) for name, cost in dearest(functions)[:60] if cost / n >= 5},
     )
+
+
+def dearest(costs: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return names and costs, the dearest first."""
+    return sorted(costs.items(), key=lambda item: -item[1])
 
 
 def control(*arguments: str) -> None:

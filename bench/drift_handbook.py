@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from server.demo.columns import BOOLEANS, FEATURES, TARGET
 from server.drift import DriftSettings, Monitor, MonitoredFeature, Reference, reference_from_arrays
 from server.drift.columns import BATCH, DEFAULT, UNSEEN
 from server.drift.pvalues import ks_p_value
+from server.drift.settings import Kind
 from server.export.reference import build_reference
 
 DEFAULT_FILE = Path(__file__).parents[1] / "../shared/data/handbook_transactions.parquet"
@@ -43,6 +44,9 @@ Floats = NDArray[np.float32]
 def handbook_file() -> Path:
     """Return where the handbook's transactions would be."""
     return Path(os.environ.get("SCOREGATE_HANDBOOK", DEFAULT_FILE))
+
+
+Watch = Literal["auto", "off", "calendar"]  # how a feature is monitored
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,17 @@ class Rows:
         )
 
 
-def features(calendar: str) -> tuple[MonitoredFeature, ...]:
+def features(calendar: Watch) -> tuple[MonitoredFeature, ...]:
     """Return the schema; `calendar` is what night and weekend are monitored as."""
     found = []
     for name in NAMES:
-        kind = "boolean" if name in BOOLEANS else "numeric"
+        kind: Kind = "boolean" if name in BOOLEANS else "numeric"
         found.append(
             MonitoredFeature(
                 name=name,
-                type="categorical" if name == "CHANNEL" else kind,  # type: ignore[arg-type]  # one of the three
+                type="categorical" if name == "CHANNEL" else kind,
                 vocabulary=CHANNELS if name == "CHANNEL" else (),
-                monitor=calendar if name in BOOLEANS else "auto",  # type: ignore[arg-type]  # "auto" or it
+                monitor=calendar if name in BOOLEANS else "auto",
                 stored=name.startswith(("CUSTOMER", "TERMINAL")),
             )
         )
@@ -114,7 +118,7 @@ class Scored:
     reference: Reference
 
 
-def reference_week(rows: Rows, calendar: str = "calendar", *, with_times: bool = True) -> Scored:
+def reference_week(rows: Rows, calendar: Watch = "calendar", *, with_times: bool = True) -> Scored:
     """Fit the model on a week and make the reference of it."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     model.fit(rows.values[:, :-1], rows.fraud)
@@ -143,7 +147,7 @@ def replay(scored: Scored, rows: Rows, settings: DriftSettings) -> list[tuple[in
 
 
 def untouched(
-    rows: Rows, n_window: int, calendar: str, *, with_times: bool = True
+    rows: Rows, n_window: int, calendar: Watch, *, with_times: bool = True
 ) -> dict[str, Any]:
     """Hold each week against the one before, in windows that share no row."""
     settings = DriftSettings(n_rows=n_window, min_rows=min(600, n_window))

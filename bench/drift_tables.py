@@ -77,13 +77,14 @@ def _handbook(n_repetitions: int, say: Say) -> dict[str, Any] | None:
         return None
     rows = handbook.read_rows(path)
     weeks = []
-    for n, calendar, with_times in (
+    variants: tuple[tuple[int, handbook.Watch, bool], ...] = (
         (1000, "auto", True),
         (1000, "off", True),
         (1000, "calendar", False),
         (1000, "calendar", True),
         (2000, "calendar", True),
-    ):
+    )
+    for n, calendar, with_times in variants:
         say(f"untouched weeks: windows of {n}, night and weekend {calendar}")
         weeks.append(handbook.untouched(rows, n, calendar, with_times=with_times))
     faults = []
