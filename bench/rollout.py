@@ -20,7 +20,7 @@ from bench.model import BenchModel
 from bench.progress import Display
 from bench.results import Spread, Target, ratios
 from bench.rollout_backs import Backs
-from bench.rollout_cycles import Cycles
+from bench.rollout_cycles import KINDS, REALTIME, Cycles
 from bench.rollout_loads import Loads
 from bench.rollout_models import Versions, prepare_fleet, prepare_versions
 from bench.rollout_plan import Plan
@@ -104,17 +104,24 @@ def summary(found: Found) -> tuple[Values, list[Target]]:
 
 def _cycles(found: Found) -> tuple[Values, list[Target]]:
     cycles, loads = found.cycles, found.loads
-    tail = ratios(loads.values("swapping", "p999_us"), loads.values("still", "p999_us"))
+    tails = {
+        f"latency_p999_ratio_{over}_to_{under}{suffix}": ratios(
+            loads.values(over + suffix, "p999_us"), loads.values(under + suffix, "p999_us")
+        )
+        for suffix in ("", REALTIME)
+        if f"swapping{suffix}" in loads.runs
+        for over, under in (("swapping", "still"), ("busy", "still"), ("swapping", "busy"))
+    }
     # Medians: memory is looked at while calls come in, and whoever scrapes or loads takes some.
     tenth = float(np.median(cycles.resident_bytes[TENTH - 1 :][:AROUND]))
     last = float(np.median(cycles.resident_bytes[-AROUND:]))
     growth = last / tenth - 1
-    n_failed = loads.n_failed["swapping"]
+    n_failed = sum(loads.n_failed.get(f"swapping{suffix}", 0) for suffix in ("", REALTIME))
     values: Values = {
         "cycles": cycles.n,
         "calls_beside_cycles": sum(run.result.n_answered for run in loads.runs["swapping"]),
         "failed_requests": n_failed,
-        "latency_p999_ratio_swapping_to_still": tail,
+        **tails,
         "cycle_load_ms": _percentiles(cycles.load_ms),
         "cycle_switch_ms": _percentiles(cycles.switch_ms),
         "rss_after_tenth_cycle_bytes": tenth,
@@ -122,13 +129,17 @@ def _cycles(found: Found) -> tuple[Values, list[Target]]:
         "rss_growth_share": growth,
         "rss_series_bytes": cycles.resident_bytes[:: max(1, min(EVERY, cycles.n // 10))],
     }
-    for name in ("still", "swapping"):
+    for name in (name for name in loads.runs if name.removesuffix(REALTIME) in KINDS):
         for quantity in ("p50_us", "p99_us", "p999_us", "p9999_us", "max_us"):
             values[f"latency_{quantity}_{name}"] = Spread.of(loads.values(name, quantity))
     return values, [
         Target("cycles", float(cycles.n), ">=", float(loads.plan.n_cycles)),
         Target("failed_requests", float(n_failed), "<=", 0.0),
-        Target("latency_p999_ratio_swapping_to_still", tail.median, "<=", MAX_P999_RATIO),
+        *(
+            Target(name, tail.median, "<=", MAX_P999_RATIO)
+            for name, tail in tails.items()
+            if name.startswith("latency_p999_ratio_swapping")
+        ),
         Target("rss_growth_share", abs(growth), "<=", MAX_GROWTH),
     ]
 

@@ -3,16 +3,26 @@
 A cycle deploys the version that is not in memory (read, verified, proven against onnxruntime by the
 loader), gives it all the traffic and drops the other, which is freed: two calls at the control
 port, two synced journal entries, two plans. Cycles follow one another without a pause, so the
-loader takes whatever the loop leaves of the core. Loads with cycles and loads without take turns at
-one offered rate; a thousand cycles are spread over as many loads as they need.
+loader takes whatever the loop leaves of the core. Three loads take turns at one offered rate:
+
+    still     nothing beside it
+    busy      what the loop leaves of the core is burnt by an idle-class process that has nothing to
+              do with the server: what a machine does to calls when none of its cores rests
+    swapping  cycles
+
+A thousand cycles are spread over as many loads as they need. Then the same, shorter, with loops
+that go first (fast.realtime), where this process may give them that.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import grpc
@@ -20,11 +30,16 @@ import grpc
 from bench.errors import LoadError
 from bench.message import Message
 from bench.model import MODEL_NAME
+from bench.processes import SERVER_CORE
 from bench.rollout_loads import OPEN_SHAPE, Loads, Serving, serving
 from bench.rollout_models import Versions
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc
+from server.priority import stand_back
 
+REALTIME = "_realtime"  # behind the names of loads
+KINDS = ("still", "busy", "swapping")
+REALTIME_SHARE = 4  # so many times fewer cycles with them
 MAX_LEGS = 60  # a machine on which a thousand cycles need more is not measured
 TIMEOUT_S = 60.0
 
@@ -76,6 +91,8 @@ class Cycler:
         done = threading.Event()
 
         def run() -> None:
+            # The generator has this core; what the operator does must not show in what it measures.
+            stand_back()
             try:
                 while not done.is_set():
                     self.cycle()
@@ -118,8 +135,21 @@ class Cycler:
             raise LoadError("a version that was swapped out is still in memory: no cycle was whole")
 
 
+@contextmanager
+def burnt() -> Iterator[None]:
+    """Burn what others leave of the servers' core, in another process, until the block ends."""
+    program = "while True: pass"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        try:
+            os.sched_setaffinity(process.pid, {int(SERVER_CORE)})
+            os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+            yield
+        finally:
+            process.kill()
+
+
 def measure(loads: Loads, versions: Versions, messages: list[Message]) -> Cycles:
-    """Make the loads and the cycles; the loads are called "still" and "swapping".
+    """Make the loads and the cycles.
 
     Raises
     ------
@@ -127,25 +157,51 @@ def measure(loads: Loads, versions: Versions, messages: list[Message]) -> Cycles
         The server does not start, a swap failed, or the cycles take too long.
     """
     plan = loads.plan
-    options = ("--rollout-keep-plans", "0")
+    found = _measure(loads, versions, messages, plan.n_cycles, "")
+    if may_be_realtime():
+        n_cycles = plan.n_cycles // REALTIME_SHARE
+        _measure(loads, versions, messages, n_cycles, REALTIME, "--fast-realtime")
+    return found
+
+
+def may_be_realtime() -> bool:
+    """Return whether this process may give threads real-time priority."""
+    tried = [sys.executable, "-c", "import os; os.sched_setscheduler(0, 2, os.sched_param(1))"]
+    return subprocess.run(tried, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _measure(
+    loads: Loads,
+    versions: Versions,
+    messages: list[Message],
+    n_cycles: int,
+    suffix: str,
+    *options: str,
+) -> Cycles:
+    plan = loads.plan
+    options = ("--rollout-keep-plans", "0", *options)
     with serving("swapped", versions.repository, *options) as served:
         offered = loads.half_of_capacity(served.target, messages)
         cycler = Cycler(served)
+        beside: dict[str, Callable[[], AbstractContextManager[None]]]
+        beside = {"still": nullcontext, "busy": burnt, "swapping": cycler.beside}
         try:
             for leg in range(MAX_LEGS):
-                turns = (True, False) if leg % 2 == 0 else (False, True)
-                for swapping in turns:
-                    seconds = plan.leg_s if swapping else plan.still_s
-                    name = "swapping" if swapping else "still"
-                    arguments = (name, served.target, messages, offered, leg)
-                    if swapping:
-                        with cycler.beside():
-                            loads.one(*arguments, shape=OPEN_SHAPE, duration_s=seconds)
-                    else:
-                        loads.one(*arguments, shape=OPEN_SHAPE, duration_s=seconds)
+                for kind in KINDS[leg % 3 :] + KINDS[: leg % 3]:
+                    seconds = plan.leg_s if kind == "swapping" else plan.still_s
+                    with beside[kind]():
+                        loads.one(
+                            kind + suffix,
+                            served.target,
+                            messages,
+                            offered,
+                            leg,
+                            shape=OPEN_SHAPE,
+                            duration_s=seconds,
+                        )
                 loads.display.say(f"  {cycler.found.n:,} cycles")
-                if cycler.found.n >= plan.n_cycles:
+                if cycler.found.n >= n_cycles:
                     return cycler.found
         finally:
             cycler.close()
-    raise LoadError(f"{cycler.found.n} cycles in {MAX_LEGS} loads: {plan.n_cycles} were wanted")
+    raise LoadError(f"{cycler.found.n} cycles in {MAX_LEGS} loads: {n_cycles} were wanted")

@@ -221,6 +221,8 @@ cdef class Capture:
             self.rings[i] = ring
             if posix_memalign(&memory, 4096, self.capacity_bytes) != 0:
                 raise MemoryError()
+            # Now, so that no page is first touched, and by a loop, when rows reach it.
+            memset(memory, 0, self.capacity_bytes)
             ring.data = <uint8_t*> memory
             ring.capacity = self.capacity_bytes
             ring.rates = self.rates

@@ -246,6 +246,11 @@ cdef class LoopGroup:
             self.trimmer = Trimmer(self._returned_bytes)
             self.trimmer.start()
 
+    @property
+    def thread_ids(self) -> list[int]:
+        """The kernel's ids of the loop threads; empty before the start."""
+        return [thread.native_id for thread in self.threads]
+
     def _returned_bytes(self) -> int:
         return sum(read(&self.loops[i].pool.n_returned_bytes) for i in range(self.n_loops))
 

@@ -43,6 +43,7 @@ from server.files import write_whole
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
 from server.monitoring.opening import open_drift
+from server.priority import come_first
 from server.rollout.arms import percent
 from server.rollout.keeper import Keeper
 from server.rollout.opening import open_rollout
@@ -192,6 +193,8 @@ class Server:
             self.addresses["fast_unix"] = f"unix:{fast.unix_socket}"
         loops.start()
         self._loops = loops
+        if fast.realtime:
+            come_first(loops.thread_ids)
         return loops
 
     def _open_control_port(self, loops: LoopGroup) -> None:

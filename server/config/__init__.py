@@ -7,10 +7,10 @@ from it. `load` merges flag > environment > file > default; `show` prints the re
 
 from server.config.catalogue import CATALOGUE, Setting
 from server.config.load import Effective, load_settings
+from server.config.monitoring import DriftWatchSettings, EventSettings
 from server.config.settings import (
     ControlSettings,
     DrainSettings,
-    DriftWatchSettings,
     FastSettings,
     FeatureSettings,
     LogSettings,
@@ -27,6 +27,7 @@ __all__ = [
     "DrainSettings",
     "DriftWatchSettings",
     "Effective",
+    "EventSettings",
     "FastSettings",
     "FeatureSettings",
     "LogSettings",

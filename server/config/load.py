@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from server.config.catalogue import CATALOGUE, Setting
 from server.config.settings import Settings
 from server.errors import ConfigError
 
+WEB_ADDRESS = re.compile(r"https?://[^/?#\s]+([/?#]\S*)?$")
 SECTIONS = {path.partition(".")[0] for path in CATALOGUE if "." in path}
 
 
@@ -150,6 +152,17 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         raise ConfigError(
             f"control.tls_client_ca_file ({origins['control.tls_client_ca_file']}): client "
             "certificates need TLS: set control.tls_certificate_file and control.tls_key_file"
+        )
+    if settings.fast.realtime and settings.fast.spin_us:
+        raise ConfigError(
+            f"fast.realtime ({origins['fast.realtime']}): a loop that goes before everything must "
+            "sleep when it is idle: set fast.spin_us to 0, or switch fast.realtime off"
+        )
+    url = settings.events.webhook_url
+    if url and not WEB_ADDRESS.match(url):
+        raise ConfigError(
+            f"events.webhook_url ({origins['events.webhook_url']}): {url!r} is no address that "
+            "events can be posted to; expected http://HOST/... or https://HOST/..."
         )
     features, redis = settings.features, settings.redis
     if features.online == "lmdb" and not features.directory:

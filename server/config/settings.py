@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from server.config.kinds import PATH
+from server.config.monitoring import DriftWatchSettings, EventSettings
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Address = Annotated[str, Meta(min_length=1, max_length=255)]
 
-# `extra` of a Meta: a relative path that stands in a file counts from that file's directory.
-PATH = {"path": True}
 
 MODEL_PATTERN = r"^[^@/\s]+(@[^@/\s]+)?$"
 
@@ -49,6 +50,14 @@ class FastSettings(Struct, frozen=True):
             "costs a whole core: only where the loop has one to itself.",
         ),
     ] = 0
+    realtime: Annotated[
+        bool,
+        Meta(
+            description="Let the loops go before every other thread of the machine (SCHED_RR): for "
+            "cores that they share with the rest of the server. Needs CAP_SYS_NICE or an rtprio "
+            "limit; not together with spin_us."
+        ),
+    ] = False
     max_message_bytes: Annotated[
         int, Meta(ge=1024, le=64 << 20, description="Largest request message, at both doors.")
     ] = 4 << 20
@@ -284,43 +293,6 @@ class RolloutSettings(Struct, frozen=True):
     )
 
 
-class DriftWatchSettings(Struct, frozen=True):
-    """Drift: how much is looked at, and how often."""
-
-    enabled: Annotated[
-        bool, Meta(description="Sample scored rows and compare them with the bundle's reference.")
-    ] = True
-    rows_per_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=1e6,
-            description="Rows a second that are sampled of each version; with less traffic, all.",
-        ),
-    ] = 20.0
-    window_rows: Annotated[
-        int, Meta(ge=600, le=100_000, description="Rows of the fast window.")
-    ] = 5000
-    min_span_s: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=86_400,
-            description="Time that the fast window has to span before it says anything: less is a "
-            "moment, not a trend.",
-        ),
-    ] = 600.0
-    interval_s: Annotated[
-        float, Meta(ge=0.1, le=86_400, description="Seconds between two evaluations.")
-    ] = 30.0
-    drain_s: Annotated[
-        float, Meta(ge=0.01, le=60, description="Seconds between two looks at the loops' rings.")
-    ] = 0.5
-    ring_bytes: Annotated[
-        int, Meta(ge=65_536, le=1 << 30, description="Memory of each loop's ring of sampled rows.")
-    ] = 1 << 20
-
-
 class DrainSettings(Struct, frozen=True):
     """How the server ends."""
 
@@ -386,5 +358,6 @@ class Settings(Struct, frozen=True):
     redis: RedisSettings = RedisSettings()
     rollout: RolloutSettings = RolloutSettings()
     drift: DriftWatchSettings = DriftWatchSettings()
+    events: EventSettings = EventSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()

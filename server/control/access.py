@@ -37,6 +37,8 @@ ROLES: dict[str, Role] = {
     CONTROL + "ListModels": Role.READ,
     CONTROL + "GetHistory": Role.READ,
     CONTROL + "Watch": Role.READ,
+    CONTROL + "GetDrift": Role.READ,
+    CONTROL + "GetEvents": Role.READ,
     CONTROL + "LoadModel": Role.OPERATE,
     CONTROL + "UnloadModel": Role.OPERATE,
     CONTROL + "Deploy": Role.OPERATE,
@@ -47,6 +49,7 @@ ROLES: dict[str, Role] = {
     CONTROL + "SetOverrides": Role.OPERATE,
     CONTROL + "SetLabels": Role.OPERATE,
     CONTROL + "Retire": Role.OPERATE,
+    CONTROL + "SetDefaultModel": Role.OPERATE,
     CONTROL + "Freeze": Role.ADMIN,
 }
 OPEN = "/grpc.health.v1.Health/"

@@ -42,7 +42,12 @@ def open_drift(settings: Settings, metrics: Metrics, rollout: Rollout) -> Drift 
         rollout.repository,
         lambda: rollout.arms,
         DriftSettings(
-            n_rows=drift.window_rows, min_span_s=drift.min_span_s, interval_s=drift.interval_s
+            n_rows=drift.window_rows,
+            min_span_s=drift.min_span_s,
+            slow_span_s=drift.slow_span_s,
+            pane_s=drift.pane_s,
+            interval_s=drift.interval_s,
+            aggregate=drift.aggregate,
         ),
         rows_per_s=drift.rows_per_s,
         drain_s=drift.drain_s,

@@ -148,7 +148,10 @@ class DriftWatch:
         """Make monitors for new versions, let go of old ones, and set the rates."""
         arms = {arm.loaded.key: arm for arm in self._arms()}
         for key in [key for key in self._watched if key not in arms]:
-            self._capture.set_rate(self._watched.pop(key).slot, 0.0)
+            gone = self._watched.pop(key)
+            self._capture.set_rate(gone.slot, 0.0)
+            # It may come back: a rollback does not begin a day anew, either.
+            self._keep_one(gone)
         for key, arm in arms.items():
             if key not in self._watched:
                 self._watched[key] = self._open(key, arm.loaded.slot)
@@ -216,10 +219,18 @@ class DriftWatch:
 
     def _keep(self) -> None:
         for watched in self._watched.values():
-            path = self._path(watched.key)
-            if watched.monitor is not None and path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, watched.monitor.to_bytes())
+            self._keep_one(watched)
+
+    def _keep_one(self, watched: Watched) -> None:
+        path = self._path(watched.key)
+        # One that saw nothing has nothing to keep, and must not take the place of what is kept.
+        if watched.monitor is None or path is None or not watched.monitor.n_observed:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, watched.monitor.to_bytes())
+        except OSError as error:
+            log.warning("drift windows cannot be kept in %s: %s", path, error.strerror)
 
     def _path(self, key: Key) -> Path | None:
         if self._directory is None:

@@ -169,7 +169,7 @@ def a_run(name: str, **quantities: float) -> Any:
 
 
 def found(**changes: Any) -> Found:
-    runs = {name: [a_run(name)] for name in ("still", "swapping", "rollbacks")}
+    runs = {name: [a_run(name)] for name in ("still", "busy", "swapping", "rollbacks")}
     runs |= {
         f"closed_{subject}": [a_run(subject)]
         for subjects in rollout_fleet.ROUNDS
@@ -197,11 +197,22 @@ def unmet(made: Found) -> list[str]:
 
 def test_everything_that_is_promised_can_be_kept() -> None:
     values, targets = summary(found())
-    assert len(targets) == 11
+    assert len(targets) == 12
     assert unmet(found()) == []
     assert values["rss_after_tenth_cycle_bytes"] == 50_013_500
     assert values["rollback_last_old_answer_ms"].max == 30.0
     assert values["valid"] is True
+
+
+def test_loops_that_go_first_have_promises_of_their_own() -> None:
+    made = found()
+    for name in ("still", "busy", "swapping"):
+        made.loads.runs[name + "_realtime"] = [a_run(name)]
+    made.loads.runs["swapping_realtime"] = [a_run("swapping", p999_us=126.0)]
+    assert unmet(made) == [
+        "latency_p999_ratio_swapping_to_still_realtime",
+        "latency_p999_ratio_swapping_to_busy_realtime",
+    ]
 
 
 def test_every_promise_can_be_broken() -> None:
@@ -222,6 +233,7 @@ def test_every_promise_can_be_broken() -> None:
     assert unmet(slow) == [
         "failed_requests",
         "latency_p999_ratio_swapping_to_still",
+        "latency_p999_ratio_swapping_to_busy",
         "rollback_failed_requests",
         "routing_ns_14_byte_keys_1000_overrides",
         "throughput_ratio_fleet_loaded_to_one",

@@ -177,6 +177,10 @@ def trees(draw: st.DrawFn) -> dict[str, object]:
             choice = st.sampled_from(["serving", "all", "latest:3"])
         if path == "redis.hedge_after_us":
             choice = st.just("0")  # more needs a replica
+        if path == "fast.realtime":
+            choice = st.just(False)  # not together with fast.spin_us
+        if path == "events.webhook_url":
+            choice = st.sampled_from(["", "http://127.0.0.1:9/hook", "https://example.org"])
         chosen[path] = choice
     return draw(st.fixed_dictionaries({}, optional=chosen))
 
@@ -199,6 +203,19 @@ def test_what_is_shown_reads_back(
         if setting.kind == "path" and one:
             one = str(file.parent / str(one))
         assert one == other, path
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"fast.realtime": True, "fast.spin_us": "5"}, "set fast.spin_us to 0"),
+        ({"events.webhook_url": "example.org/hook"}, "expected http://HOST"),
+        ({"events.webhook_url": "http:///hook"}, "expected http://HOST"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_settings(flags=flags)
 
 
 class TestCommands:

@@ -49,7 +49,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("server_version", "started_time_ms", "state", "state_reason", "plan_generation", "default_model", "models", "addresses", "loops", "resident_bytes", "stores")
+    __slots__ = ("server_version", "started_time_ms", "state", "state_reason", "plan_generation", "default_model", "models", "addresses", "loops", "resident_bytes", "stores", "frozen")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class GetStatusResponse(_message.Message):
     LOOPS_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     STORES_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     started_time_ms: int
     state: ServingState
@@ -72,7 +73,8 @@ class GetStatusResponse(_message.Message):
     loops: _containers.RepeatedCompositeFieldContainer[LoopStatus]
     resident_bytes: int
     stores: _containers.RepeatedCompositeFieldContainer[StoreStatus]
-    def __init__(self, server_version: _Optional[str] = ..., started_time_ms: _Optional[int] = ..., state: _Optional[_Union[ServingState, str]] = ..., state_reason: _Optional[str] = ..., plan_generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., loops: _Optional[_Iterable[_Union[LoopStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., stores: _Optional[_Iterable[_Union[StoreStatus, _Mapping]]] = ...) -> None: ...
+    frozen: str
+    def __init__(self, server_version: _Optional[str] = ..., started_time_ms: _Optional[int] = ..., state: _Optional[_Union[ServingState, str]] = ..., state_reason: _Optional[str] = ..., plan_generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ServedModel, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., loops: _Optional[_Iterable[_Union[LoopStatus, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., stores: _Optional[_Iterable[_Union[StoreStatus, _Mapping]]] = ..., frozen: _Optional[str] = ...) -> None: ...
 
 class StoreStatus(_message.Message):
     __slots__ = ("table", "kind", "address", "group", "state", "detail", "generation", "n_records", "reads")
@@ -361,6 +363,14 @@ class FreezeRequest(_message.Message):
     options: ChangeOptions
     def __init__(self, frozen: _Optional[bool] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
 
+class SetDefaultModelRequest(_message.Message):
+    __slots__ = ("model", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
 class GetHistoryRequest(_message.Message):
     __slots__ = ("limit", "before_generation", "model")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -531,3 +541,207 @@ class UnloadModelResponse(_message.Message):
     FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
     freed_bytes: int
     def __init__(self, freed_bytes: _Optional[int] = ...) -> None: ...
+
+class GetDriftRequest(_message.Message):
+    __slots__ = ("model", "version", "histograms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    histograms: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., histograms: _Optional[bool] = ...) -> None: ...
+
+class GetDriftResponse(_message.Message):
+    __slots__ = ("reports",)
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedCompositeFieldContainer[DriftReport]
+    def __init__(self, reports: _Optional[_Iterable[_Union[DriftReport, _Mapping]]] = ...) -> None: ...
+
+class DriftReport(_message.Message):
+    __slots__ = ("model", "version", "state", "trouble", "evaluated_time_ms", "score", "mean", "drifted_share", "reasons", "fast", "slow", "features", "raw_score", "slow_features", "n_tests", "alpha", "warn", "retrain", "reference_name", "reference_time_ms", "n_reference_rows", "now_ms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATED_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    FAST_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    RAW_SCORE_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    N_TESTS_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    WARN_FIELD_NUMBER: _ClassVar[int]
+    RETRAIN_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    N_REFERENCE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    NOW_MS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    state: str
+    trouble: str
+    evaluated_time_ms: int
+    score: float
+    mean: float
+    drifted_share: float
+    reasons: _containers.RepeatedScalarFieldContainer[str]
+    fast: DriftWindow
+    slow: DriftWindow
+    features: _containers.RepeatedCompositeFieldContainer[FeatureDrift]
+    raw_score: FeatureDrift
+    slow_features: _containers.RepeatedCompositeFieldContainer[FeatureDrift]
+    n_tests: int
+    alpha: float
+    warn: float
+    retrain: float
+    reference_name: str
+    reference_time_ms: int
+    n_reference_rows: int
+    now_ms: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., trouble: _Optional[str] = ..., evaluated_time_ms: _Optional[int] = ..., score: _Optional[float] = ..., mean: _Optional[float] = ..., drifted_share: _Optional[float] = ..., reasons: _Optional[_Iterable[str]] = ..., fast: _Optional[_Union[DriftWindow, _Mapping]] = ..., slow: _Optional[_Union[DriftWindow, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureDrift, _Mapping]]] = ..., raw_score: _Optional[_Union[FeatureDrift, _Mapping]] = ..., slow_features: _Optional[_Iterable[_Union[FeatureDrift, _Mapping]]] = ..., n_tests: _Optional[int] = ..., alpha: _Optional[float] = ..., warn: _Optional[float] = ..., retrain: _Optional[float] = ..., reference_name: _Optional[str] = ..., reference_time_ms: _Optional[int] = ..., n_reference_rows: _Optional[int] = ..., now_ms: _Optional[int] = ...) -> None: ...
+
+class DriftWindow(_message.Message):
+    __slots__ = ("n_rows", "span_s", "is_ready", "score")
+    N_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SPAN_S_FIELD_NUMBER: _ClassVar[int]
+    IS_READY_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    n_rows: int
+    span_s: float
+    is_ready: bool
+    score: float
+    def __init__(self, n_rows: _Optional[int] = ..., span_s: _Optional[float] = ..., is_ready: _Optional[bool] = ..., score: _Optional[float] = ...) -> None: ...
+
+class FeatureDrift(_message.Message):
+    __slots__ = ("name", "type", "monitor", "weight", "score", "measure", "distance", "critical", "p_value", "is_significant", "psi", "n_window", "n_reference", "design_effect", "missing", "fallback", "unseen", "is_stuck", "quantiles", "categories", "note", "bin_edges", "bin_names", "reference_counts", "window_counts", "slow_counts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MONITOR_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    IS_SIGNIFICANT_FIELD_NUMBER: _ClassVar[int]
+    PSI_FIELD_NUMBER: _ClassVar[int]
+    N_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    N_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    DESIGN_EFFECT_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    UNSEEN_FIELD_NUMBER: _ClassVar[int]
+    IS_STUCK_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    BIN_EDGES_FIELD_NUMBER: _ClassVar[int]
+    BIN_NAMES_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SLOW_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    monitor: str
+    weight: float
+    score: float
+    measure: str
+    distance: float
+    critical: float
+    p_value: float
+    is_significant: bool
+    psi: float
+    n_window: int
+    n_reference: float
+    design_effect: float
+    missing: RateDrift
+    fallback: RateDrift
+    unseen: RateDrift
+    is_stuck: bool
+    quantiles: _containers.RepeatedCompositeFieldContainer[QuantileChange]
+    categories: _containers.RepeatedCompositeFieldContainer[CategoryChange]
+    note: str
+    bin_edges: _containers.RepeatedScalarFieldContainer[float]
+    bin_names: _containers.RepeatedScalarFieldContainer[str]
+    reference_counts: _containers.RepeatedScalarFieldContainer[float]
+    window_counts: _containers.RepeatedScalarFieldContainer[float]
+    slow_counts: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., monitor: _Optional[str] = ..., weight: _Optional[float] = ..., score: _Optional[float] = ..., measure: _Optional[str] = ..., distance: _Optional[float] = ..., critical: _Optional[float] = ..., p_value: _Optional[float] = ..., is_significant: _Optional[bool] = ..., psi: _Optional[float] = ..., n_window: _Optional[int] = ..., n_reference: _Optional[float] = ..., design_effect: _Optional[float] = ..., missing: _Optional[_Union[RateDrift, _Mapping]] = ..., fallback: _Optional[_Union[RateDrift, _Mapping]] = ..., unseen: _Optional[_Union[RateDrift, _Mapping]] = ..., is_stuck: _Optional[bool] = ..., quantiles: _Optional[_Iterable[_Union[QuantileChange, _Mapping]]] = ..., categories: _Optional[_Iterable[_Union[CategoryChange, _Mapping]]] = ..., note: _Optional[str] = ..., bin_edges: _Optional[_Iterable[float]] = ..., bin_names: _Optional[_Iterable[str]] = ..., reference_counts: _Optional[_Iterable[float]] = ..., window_counts: _Optional[_Iterable[float]] = ..., slow_counts: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RateDrift(_message.Message):
+    __slots__ = ("reference", "window", "p_value", "score")
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    reference: float
+    window: float
+    p_value: float
+    score: float
+    def __init__(self, reference: _Optional[float] = ..., window: _Optional[float] = ..., p_value: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
+
+class QuantileChange(_message.Message):
+    __slots__ = ("percent", "reference", "window")
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    percent: float
+    reference: float
+    window: float
+    def __init__(self, percent: _Optional[float] = ..., reference: _Optional[float] = ..., window: _Optional[float] = ...) -> None: ...
+
+class CategoryChange(_message.Message):
+    __slots__ = ("name", "reference", "window")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reference: float
+    window: float
+    def __init__(self, name: _Optional[str] = ..., reference: _Optional[float] = ..., window: _Optional[float] = ...) -> None: ...
+
+class GetEventsRequest(_message.Message):
+    __slots__ = ("limit", "after_id", "kinds")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ID_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    after_id: int
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, limit: _Optional[int] = ..., after_id: _Optional[int] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetEventsResponse(_message.Message):
+    __slots__ = ("events", "last_id")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ID_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    last_id: int
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., last_id: _Optional[int] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("id", "time_ms", "kind", "severity", "model", "version", "summary", "details", "delivery")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    time_ms: int
+    kind: str
+    severity: str
+    model: str
+    version: str
+    summary: str
+    details: str
+    delivery: str
+    def __init__(self, id: _Optional[int] = ..., time_ms: _Optional[int] = ..., kind: _Optional[str] = ..., severity: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., summary: _Optional[str] = ..., details: _Optional[str] = ..., delivery: _Optional[str] = ...) -> None: ...

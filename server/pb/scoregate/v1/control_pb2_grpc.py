@@ -99,6 +99,11 @@ class ControlStub:
                 request_serializer=scoregate_dot_v1_dot_control__pb2.FreezeRequest.SerializeToString,
                 response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
                 _registered_method=True)
+        self.SetDefaultModel = channel.unary_unary(
+                '/scoregate.v1.Control/SetDefaultModel',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
         self.GetHistory = channel.unary_unary(
                 '/scoregate.v1.Control/GetHistory',
                 request_serializer=scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
@@ -108,6 +113,16 @@ class ControlStub:
                 '/scoregate.v1.Control/Watch',
                 request_serializer=scoregate_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
                 response_deserializer=scoregate_dot_v1_dot_control__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.GetDrift = channel.unary_unary(
+                '/scoregate.v1.Control/GetDrift',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.GetDriftRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.GetDriftResponse.FromString,
+                _registered_method=True)
+        self.GetEvents = channel.unary_unary(
+                '/scoregate.v1.Control/GetEvents',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.GetEventsRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.GetEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -198,6 +213,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetDefaultModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHistory(self, request, context):
         """Every change, the newest first.
         """
@@ -208,6 +229,20 @@ class ControlServicer:
     def Watch(self, request, context):
         """The plan in force at once, then every change as it happens, and the traffic
         of each arm every `interval_ms`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDrift(self, request, context):
+        """What drift monitoring found last, of every version that takes part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvents(self, request, context):
+        """What happened that somebody should know: drift, broken pipelines, rollbacks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,6 +316,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=scoregate_dot_v1_dot_control__pb2.FreezeRequest.FromString,
                     response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
             ),
+            'SetDefaultModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefaultModel,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
             'GetHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHistory,
                     request_deserializer=scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.FromString,
@@ -290,6 +330,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=scoregate_dot_v1_dot_control__pb2.WatchRequest.FromString,
                     response_serializer=scoregate_dot_v1_dot_control__pb2.WatchResponse.SerializeToString,
+            ),
+            'GetDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrift,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.GetDriftRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.GetDriftResponse.SerializeToString,
+            ),
+            'GetEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvents,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.GetEventsRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.GetEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -654,6 +704,33 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def SetDefaultModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetDefaultModel',
+            scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetHistory(request,
             target,
             options=(),
@@ -697,6 +774,60 @@ class Control:
             '/scoregate.v1.Control/Watch',
             scoregate_dot_v1_dot_control__pb2.WatchRequest.SerializeToString,
             scoregate_dot_v1_dot_control__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/GetDrift',
+            scoregate_dot_v1_dot_control__pb2.GetDriftRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.GetDriftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/GetEvents',
+            scoregate_dot_v1_dot_control__pb2.GetEventsRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.GetEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
