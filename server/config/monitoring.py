@@ -42,7 +42,8 @@ class DriftWatchSettings(Struct, frozen=True):
         float, Meta(ge=0.01, le=60, description="Seconds between two looks at the loops' rings.")
     ] = 0.5
     ring_bytes: Annotated[
-        int, Meta(ge=65_536, le=1 << 30, description="Memory of each loop's ring of sampled rows.")
+        int,
+        Meta(ge=65_536, le=1 << 30, description="Memory of each loop's ring of sampled rows."),
     ] = 1 << 20
     slow_span_s: Annotated[
         float,
@@ -69,7 +70,8 @@ class EventSettings(Struct, frozen=True):
     webhook_url: Annotated[
         str,
         Meta(
-            description="Where each event is posted to, as JSON: http://... or https://...; empty: nowhere.",
+            description="Where each event is posted to, as JSON: http://... or https://...; empty: "
+            "nowhere."
         ),
     ] = ""
     webhook_secret_file: Annotated[
