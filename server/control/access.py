@@ -39,6 +39,8 @@ ROLES: dict[str, Role] = {
     CONTROL + "Watch": Role.READ,
     CONTROL + "GetDrift": Role.READ,
     CONTROL + "GetEvents": Role.READ,
+    "/scoregate.v1.Feedback/GetQuality": Role.READ,
+    "/scoregate.v1.Feedback/ReportOutcomes": Role.OPERATE,
     CONTROL + "LoadModel": Role.OPERATE,
     CONTROL + "UnloadModel": Role.OPERATE,
     CONTROL + "Deploy": Role.OPERATE,
@@ -50,6 +52,7 @@ ROLES: dict[str, Role] = {
     CONTROL + "SetLabels": Role.OPERATE,
     CONTROL + "Retire": Role.OPERATE,
     CONTROL + "SetDefaultModel": Role.OPERATE,
+    CONTROL + "SetExploration": Role.OPERATE,
     CONTROL + "Freeze": Role.ADMIN,
 }
 OPEN = "/grpc.health.v1.Health/"

@@ -184,7 +184,7 @@ class PlanDescription(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelPlan, _Mapping]]] = ..., frozen: _Optional[str] = ...) -> None: ...
 
 class ModelPlan(_message.Message):
-    __slots__ = ("model", "arms", "overrides", "labels", "salt")
+    __slots__ = ("model", "arms", "overrides", "labels", "salt", "explore_share")
     class OverridesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -204,12 +204,14 @@ class ModelPlan(_message.Message):
     OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
+    EXPLORE_SHARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     arms: _containers.RepeatedCompositeFieldContainer[ArmPlan]
     overrides: _containers.ScalarMap[str, str]
     labels: _containers.ScalarMap[str, str]
     salt: str
-    def __init__(self, model: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmPlan, _Mapping]]] = ..., overrides: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., salt: _Optional[str] = ...) -> None: ...
+    explore_share: float
+    def __init__(self, model: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmPlan, _Mapping]]] = ..., overrides: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., salt: _Optional[str] = ..., explore_share: _Optional[float] = ...) -> None: ...
 
 class ArmPlan(_message.Message):
     __slots__ = ("arm", "version", "sha256", "weight_basis_points", "thresholds")
@@ -370,6 +372,16 @@ class SetDefaultModelRequest(_message.Message):
     model: str
     options: ChangeOptions
     def __init__(self, model: _Optional[str] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
+
+class SetExplorationRequest(_message.Message):
+    __slots__ = ("model", "share", "options")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    share: float
+    options: ChangeOptions
+    def __init__(self, model: _Optional[str] = ..., share: _Optional[float] = ..., options: _Optional[_Union[ChangeOptions, _Mapping]] = ...) -> None: ...
 
 class GetHistoryRequest(_message.Message):
     __slots__ = ("limit", "before_generation", "model")

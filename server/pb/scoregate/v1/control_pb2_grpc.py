@@ -104,6 +104,11 @@ class ControlStub:
                 request_serializer=scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.SerializeToString,
                 response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
                 _registered_method=True)
+        self.SetExploration = channel.unary_unary(
+                '/scoregate.v1.Control/SetExploration',
+                request_serializer=scoregate_dot_v1_dot_control__pb2.SetExplorationRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+                _registered_method=True)
         self.GetHistory = channel.unary_unary(
                 '/scoregate.v1.Control/GetHistory',
                 request_serializer=scoregate_dot_v1_dot_control__pb2.GetHistoryRequest.SerializeToString,
@@ -219,6 +224,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetExploration(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetHistory(self, request, context):
         """Every change, the newest first.
         """
@@ -319,6 +330,11 @@ def add_ControlServicer_to_server(servicer, server):
             'SetDefaultModel': grpc.unary_unary_rpc_method_handler(
                     servicer.SetDefaultModel,
                     request_deserializer=scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
+            ),
+            'SetExploration': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetExploration,
+                    request_deserializer=scoregate_dot_v1_dot_control__pb2.SetExplorationRequest.FromString,
                     response_serializer=scoregate_dot_v1_dot_control__pb2.ChangeResponse.SerializeToString,
             ),
             'GetHistory': grpc.unary_unary_rpc_method_handler(
@@ -719,6 +735,33 @@ class Control:
             target,
             '/scoregate.v1.Control/SetDefaultModel',
             scoregate_dot_v1_dot_control__pb2.SetDefaultModelRequest.SerializeToString,
+            scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetExploration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoregate.v1.Control/SetExploration',
+            scoregate_dot_v1_dot_control__pb2.SetExplorationRequest.SerializeToString,
             scoregate_dot_v1_dot_control__pb2.ChangeResponse.FromString,
             options,
             channel_credentials,

@@ -24,21 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bscoregate/v1/feedback.proto\x12\x0cscoregate.v1\"@\n\x15ReportOutcomesRequest\x12\'\n\x08outcomes\x18\x01 \x03(\x0b\x32\x15.scoregate.v1.Outcome\"z\n\x07Outcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\"\n\x05label\x18\x03 \x01(\x0e\x32\x13.scoregate.v1.Label\x12\x18\n\x10observed_time_ms\x18\x04 \x01(\x03\x12\x0e\n\x06\x61mount\x18\x05 \x01(\x01\"Q\n\x16ReportOutcomesResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x11\n\tunmatched\x18\x02 \x01(\x04\x12\x12\n\nduplicates\x18\x03 \x01(\x04*[\n\x05Label\x12\x15\n\x11LABEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLABEL_NEGATIVE\x10\x01\x12\x12\n\x0eLABEL_POSITIVE\x10\x02\x12\x13\n\x0fLABEL_RETRACTED\x10\x03\x32g\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12[\n\x0eReportOutcomes\x12#.scoregate.v1.ReportOutcomesRequest\x1a$.scoregate.v1.ReportOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bscoregate/v1/feedback.proto\x12\x0cscoregate.v1\"@\n\x15ReportOutcomesRequest\x12\'\n\x08outcomes\x18\x01 \x03(\x0b\x32\x15.scoregate.v1.Outcome\"\x8a\x01\n\x07Outcome\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\"\n\x05label\x18\x03 \x01(\x0e\x32\x13.scoregate.v1.Label\x12\x18\n\x10observed_time_ms\x18\x04 \x01(\x03\x12\x0e\n\x06\x61mount\x18\x05 \x01(\x01\x12\x0e\n\x06source\x18\x06 \x01(\t\"\x9d\x01\n\x16ReportOutcomesResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x11\n\tunmatched\x18\x02 \x01(\x04\x12\x12\n\nduplicates\x18\x03 \x01(\x04\x12\x0f\n\x07revised\x18\x04 \x01(\x04\x12\x10\n\x08rejected\x18\x05 \x01(\x04\x12\x16\n\x0e\x66irst_rejected\x18\x06 \x01(\t\x12\x0f\n\x07\x65xpired\x18\x07 \x01(\x04\"C\n\x11GetQualityRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x63urves\x18\x03 \x01(\x08\"R\n\x12GetQualityResponse\x12,\n\x07reports\x18\x01 \x03(\x0b\x32\x1b.scoregate.v1.QualityReport\x12\x0e\n\x06now_ms\x18\x02 \x01(\x03\"\xc3\x02\n\rQualityReport\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03\x61rm\x18\x03 \x01(\t\x12\x0e\n\x06\x63ohort\x18\x04 \x01(\t\x12\x14\n\x0c\x66rom_time_ms\x18\x05 \x01(\x03\x12\x12\n\nto_time_ms\x18\x06 \x01(\x03\x12\x13\n\x0bn_decisions\x18\x07 \x01(\x04\x12\x10\n\x08n_labels\x18\x08 \x01(\x04\x12\x12\n\nn_positive\x18\t \x01(\x04\x12\x13\n\x0bn_effective\x18\n \x01(\x01\x12,\n\x07metrics\x18\x0b \x03(\x0b\x32\x1b.scoregate.v1.QualityMetric\x12\x0c\n\x04note\x18\x0c \x01(\t\x12$\n\x04\x62ins\x18\r \x03(\x0b\x32\x16.scoregate.v1.ScoreBin\x12\x19\n\x11\x65valuated_time_ms\x18\x0e \x01(\x03\"l\n\rQualityMetric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0b\n\x03low\x18\x04 \x01(\x01\x12\x0c\n\x04high\x18\x05 \x01(\x01\x12\x10\n\x08interval\x18\x06 \x01(\t\"\x83\x01\n\x08ScoreBin\x12\x0f\n\x07raw_low\x18\x01 \x01(\x02\x12\x12\n\nn_negative\x18\x02 \x01(\x01\x12\x12\n\nn_positive\x18\x03 \x01(\x01\x12\x11\n\tn_unknown\x18\x04 \x01(\x01\x12\x12\n\nmean_score\x18\x05 \x01(\x01\x12\x17\n\x0fpositive_amount\x18\x06 \x01(\x01*[\n\x05Label\x12\x15\n\x11LABEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLABEL_NEGATIVE\x10\x01\x12\x12\n\x0eLABEL_POSITIVE\x10\x02\x12\x13\n\x0fLABEL_RETRACTED\x10\x03\x32\xbc\x01\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12_\n\x0eReportOutcomes\x12#.scoregate.v1.ReportOutcomesRequest\x1a$.scoregate.v1.ReportOutcomesResponse(\x01\x30\x01\x12O\n\nGetQuality\x12\x1f.scoregate.v1.GetQualityRequest\x1a .scoregate.v1.GetQualityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'scoregate.v1.feedback_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LABEL']._serialized_start=318
-  _globals['_LABEL']._serialized_end=409
+  _globals['_LABEL']._serialized_start=1135
+  _globals['_LABEL']._serialized_end=1226
   _globals['_REPORTOUTCOMESREQUEST']._serialized_start=45
   _globals['_REPORTOUTCOMESREQUEST']._serialized_end=109
-  _globals['_OUTCOME']._serialized_start=111
-  _globals['_OUTCOME']._serialized_end=233
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=235
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=316
-  _globals['_FEEDBACK']._serialized_start=411
-  _globals['_FEEDBACK']._serialized_end=514
+  _globals['_OUTCOME']._serialized_start=112
+  _globals['_OUTCOME']._serialized_end=250
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=253
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=410
+  _globals['_GETQUALITYREQUEST']._serialized_start=412
+  _globals['_GETQUALITYREQUEST']._serialized_end=479
+  _globals['_GETQUALITYRESPONSE']._serialized_start=481
+  _globals['_GETQUALITYRESPONSE']._serialized_end=563
+  _globals['_QUALITYREPORT']._serialized_start=566
+  _globals['_QUALITYREPORT']._serialized_end=889
+  _globals['_QUALITYMETRIC']._serialized_start=891
+  _globals['_QUALITYMETRIC']._serialized_end=999
+  _globals['_SCOREBIN']._serialized_start=1002
+  _globals['_SCOREBIN']._serialized_end=1133
+  _globals['_FEEDBACK']._serialized_start=1229
+  _globals['_FEEDBACK']._serialized_end=1417
 # @@protoc_insertion_point(module_scope)

@@ -34,18 +34,32 @@ class FeedbackStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ReportOutcomes = channel.unary_unary(
+        self.ReportOutcomes = channel.stream_stream(
                 '/scoregate.v1.Feedback/ReportOutcomes',
                 request_serializer=scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesRequest.SerializeToString,
                 response_deserializer=scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesResponse.FromString,
+                _registered_method=True)
+        self.GetQuality = channel.unary_unary(
+                '/scoregate.v1.Feedback/GetQuality',
+                request_serializer=scoregate_dot_v1_dot_feedback__pb2.GetQualityRequest.SerializeToString,
+                response_deserializer=scoregate_dot_v1_dot_feedback__pb2.GetQualityResponse.FromString,
                 _registered_method=True)
 
 
 class FeedbackServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def ReportOutcomes(self, request, context):
-        """Reports outcomes. Idempotent by (request id, model): the newest report wins.
+    def ReportOutcomes(self, request_iterator, context):
+        """Reports outcomes. Each request is answered once what it reports is on disk: what is
+        acknowledged is neither lost nor counted twice, however often it is sent again. Idempotent by
+        (request id, model): the report observed last wins. Served at the control port.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQuality(self, request, context):
+        """How well the models did, by version and arm, as far as outcomes tell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -54,10 +68,15 @@ class FeedbackServicer:
 
 def add_FeedbackServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ReportOutcomes': grpc.unary_unary_rpc_method_handler(
+            'ReportOutcomes': grpc.stream_stream_rpc_method_handler(
                     servicer.ReportOutcomes,
                     request_deserializer=scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesRequest.FromString,
                     response_serializer=scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesResponse.SerializeToString,
+            ),
+            'GetQuality': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuality,
+                    request_deserializer=scoregate_dot_v1_dot_feedback__pb2.GetQualityRequest.FromString,
+                    response_serializer=scoregate_dot_v1_dot_feedback__pb2.GetQualityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -71,7 +90,34 @@ class Feedback:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def ReportOutcomes(request,
+    def ReportOutcomes(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/scoregate.v1.Feedback/ReportOutcomes',
+            scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesRequest.SerializeToString,
+            scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuality(request,
             target,
             options=(),
             channel_credentials=None,
@@ -84,9 +130,9 @@ class Feedback:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/scoregate.v1.Feedback/ReportOutcomes',
-            scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesRequest.SerializeToString,
-            scoregate_dot_v1_dot_feedback__pb2.ReportOutcomesResponse.FromString,
+            '/scoregate.v1.Feedback/GetQuality',
+            scoregate_dot_v1_dot_feedback__pb2.GetQualityRequest.SerializeToString,
+            scoregate_dot_v1_dot_feedback__pb2.GetQualityResponse.FromString,
             options,
             channel_credentials,
             insecure,
