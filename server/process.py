@@ -207,6 +207,7 @@ class Server:
             self.addresses,
             self.stores,
             self._access,
+            None if self.drift is None else self.drift.watch,
         )
         self._control = ControlPort(
             settings.control,

@@ -102,6 +102,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     library_versions: dict[str, str] = {}
     metrics: dict[str, float] = {}
     quantization: QuantizationReport = msgspec.field(default_factory=QuantizationReport)
+    reference: str = ""  # what drift is compared with; empty: the export's validation rows
     requires: list[str] = []
 
 

@@ -13,11 +13,13 @@ from fastpath.metrics import Metrics
 from server.control.access import CONTROL, Access
 from server.control.changes import Changes
 from server.control.convert import Converter, author
+from server.control.drift import read_drift
 from server.control.history import read_history
 from server.control.models import KnownThresholds, Models
 from server.control.status import LoopStats, Status
 from server.control.watch import Watchers
 from server.lifecycle import Lifecycle
+from server.monitoring.watch import DriftWatch
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
 from server.rollout.change import Author, Outcome
@@ -39,6 +41,8 @@ class ControlServicer(pb_grpc.ControlServicer):
         What GetStatus and Watch tell of; `addresses` is filled while the server starts.
     access
         Who callers are. Whether they may call is for the port's interceptor to say.
+    drift
+        Who monitors drift; None: nobody.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class ControlServicer(pb_grpc.ControlServicer):
         addresses: dict[str, str],
         stores: FeatureStores,
         access: Access | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
         self._rollout = rollout
+        self._drift = drift
         self._access = access or Access()
         self._status = Status(rollout, metrics, lifecycle, loop_stats, addresses, stores)
         self._converter = Converter(KnownThresholds(rollout))
@@ -115,9 +121,19 @@ class ControlServicer(pb_grpc.ControlServicer):
         """Refuse changes, or allow them again."""
         return self._change(self._changes.freeze, request, context)
 
+    def SetDefaultModel(
+        self, request: pb.SetDefaultModelRequest, context: Context
+    ) -> pb.ChangeResponse:
+        """Choose the model of requests that name none."""
+        return self._change(self._changes.set_default_model, request, context)
+
     def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
         """Return a page of the journal."""
         return read_history(self._rollout.journal, self._converter, request, context.is_active)
+
+    def GetDrift(self, request: pb.GetDriftRequest, context: Context) -> pb.GetDriftResponse:
+        """Return what drift monitoring found last."""
+        return read_drift(self._drift, request)
 
     def Watch(self, request: pb.WatchRequest, context: Context) -> Iterator[pb.WatchResponse]:
         """Send the plan, changes and traffic, until the caller has enough or the server drains."""

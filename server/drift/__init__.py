@@ -14,6 +14,7 @@ from server.drift.evaluation import (
     RateChange,
     WindowReport,
 )
+from server.drift.histograms import Histogram
 from server.drift.monitor import Monitor
 from server.drift.reference import Reference, load_reference, reference_from_arrays
 from server.drift.settings import DriftSettings, MonitoredFeature, monitored_features, n_tests
@@ -26,6 +27,7 @@ __all__ = [
     "DriftSettings",
     "Evaluation",
     "FeatureDrift",
+    "Histogram",
     "Monitor",
     "MonitoredFeature",
     "RateChange",

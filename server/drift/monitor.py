@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from server.drift import snapshot
 from server.drift.columns import Columns, Float32Array
 from server.drift.comparison import compare, overall
+from server.drift.counted import count_rows
 from server.drift.evaluation import Comparison, Evaluation, WindowReport
 from server.drift.fast import FastWindow
-from server.drift.hours import count_by_hour, hour_of_week
+from server.drift.histograms import Histogram, histograms
 from server.drift.reference import Reference
 from server.drift.settings import DriftSettings, MonitoredFeature, n_tests
 from server.drift.slow import SlowWindow
@@ -238,33 +239,25 @@ class Monitor:
         )
 
     def _compare_fast(self) -> Comparison:
-        columns = self._columns
-        values, fallback, times = self._fast.rows()
-        hours = {}
-        if self._calendar:
-            hour = hour_of_week(times)
-            for j in self._calendar:
-                present = ~np.isnan(values[j])
-                size = int(columns.offsets[j + 1] - columns.offsets[j])
-                places = columns.place(j, values[j, present])
-                hours[j] = count_by_hour(hour[present], places, size)
-        values.sort(axis=1)  # NaN goes to the end
-        n_present = values.shape[1] - np.isnan(values).sum(axis=1)
-        present_values = [values[j, : n_present[j]] for j in range(columns.n_columns)]
-        counts = np.zeros(columns.size, np.int64)
-        columns.missing(counts)[:] = values.shape[1] - n_present
-        columns.fallback(counts)[:] = fallback.sum(axis=1)
-        for j, column in enumerate(present_values):
-            if columns.is_category[j]:
-                size = columns.n_categories[j] + 1
-                columns.bins(counts, j)[:] = np.bincount(columns.place(j, column), minlength=size)
-            else:
-                columns.bins(counts, j)[:] = columns.sorted_bins(j, column)
-        return compare(self.reference, counts, self.settings, values=present_values, hours=hours)
+        found = count_rows(self._columns, self._calendar, *self._fast.rows())
+        return compare(
+            self.reference, found.counts, self.settings, values=found.values, hours=found.hours
+        )
 
     def _compare_slow(self) -> Comparison:
         hours = {j: self._slow.by_hour(j) for j in self._calendar}
         return compare(self.reference, self._slow.total, self.settings, hours=hours)
+
+    def histograms(self) -> tuple[Histogram, ...]:
+        """Return a histogram per feature and, at the end, of the raw score, as of now.
+
+        From any thread: the lock is held while the windows are copied, not while they are counted.
+        """
+        with self._lock:
+            rows = self._fast.rows()
+            slow = self._slow.total.copy()
+        found = count_rows(self._columns, self._calendar, *rows)
+        return histograms(self.reference, found.counts, slow, found.hours)
 
     def to_bytes(self) -> bytes:
         """Return both windows, the state and the reference's digest, for `restore`."""

@@ -27,6 +27,7 @@ from server.errors import BundleError
 
 MAX_VALUES = 100_000  # of a column
 MAX_BINS = 4096  # of a column
+VALIDATION_ROWS = "the export's validation rows"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Reference:
         What those come from; 0 where there are none.
     time_ms : int or None
         When the reference was made.
+    name : str
+        What rows it was made of, for people.
     digest : bytes
         Identifies it: windows kept for another reference are not taken up.
     notes : tuple of str
@@ -72,6 +75,7 @@ class Reference:
     n_null_chunks: int
     time_ms: int | None
     digest: bytes
+    name: str = VALIDATION_ROWS
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -93,6 +97,7 @@ def load_reference(bundle: Bundle) -> Reference:
         monitored_features(bundle.schema.features),
         where=str(bundle.path / REFERENCE),
         time_ms=_milliseconds(bundle.manifest.created),
+        name=bundle.manifest.reference or VALIDATION_ROWS,
     )
 
 
@@ -102,6 +107,7 @@ def reference_from_arrays(
     *,
     where: str = REFERENCE,
     time_ms: int | None = None,
+    name: str = VALIDATION_ROWS,
 ) -> Reference:
     """Check the arrays of a `reference.npz` and return them as a reference.
 
@@ -114,6 +120,8 @@ def reference_from_arrays(
         For messages.
     time_ms : int or None
         When it was made.
+    name : str
+        What rows it was made of, for people.
     """
     reader = _Reader(arrays, where)
     n = len(features) + 1
@@ -138,15 +146,15 @@ def reference_from_arrays(
     missing = reader.whole("missing_count", n)
     notes: list[str] = []
     for j in range(n):
-        name = features[j].name if j < n - 1 else "the raw score"
-        reader.ascending(values[j], f"values of {name}", strictly=False)
-        reader.ascending(bounds[j], f"bin_upper of {name}", strictly=True)
+        column = features[j].name if j < n - 1 else "the raw score"
+        reader.ascending(values[j], f"values of {column}", strictly=False)
+        reader.ascending(bounds[j], f"bin_upper of {column}", strictly=True)
         if len(bins[j]) != len(bounds[j]) + 1:
             raise BundleError(
-                f"{where}: bin_count of {name}: {len(bins[j])} bins for {len(bounds[j])} bounds"
+                f"{where}: bin_count of {column}: {len(bins[j])} bins for {len(bounds[j])} bounds"
             )
         if bins[j].min() < 0 or bins[j].sum() + missing[j] != n_rows[j] or n_rows[j] != n_rows[0]:
-            raise BundleError(f"{where}: the counts of {name} do not add up to its rows")
+            raise BundleError(f"{where}: the counts of {column} do not add up to its rows")
     columns = Columns(features, bounds)
     counts = np.zeros(columns.size, np.int64)
     columns.missing(counts)[:] = missing
@@ -191,6 +199,7 @@ def reference_from_arrays(
         n_null_chunks=n_chunks,
         time_ms=time_ms,
         digest=_digest(arrays, expected),
+        name=name,
         notes=tuple(notes),
     )
 

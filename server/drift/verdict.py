@@ -45,7 +45,6 @@ def warming(
     now_ms: int, fast: WindowReport, slow: WindowReport, settings: DriftSettings, duration_s: float
 ) -> Evaluation:
     """Return the evaluation of windows that hold too little."""
-    needed = f"{settings.min_rows} over {settings.min_span_s:.0f} s are needed"
     return Evaluation(
         time_ms=now_ms,
         state="warming",
@@ -57,7 +56,17 @@ def warming(
         raw_score=None,
         fast=fast,
         slow=slow,
-        reasons=(f"{fast.n_rows} rows over {fast.span_s:.0f} s; {needed}",),
+        reasons=(_progress(fast, settings),),
         alpha=settings.alpha,
         duration_s=duration_s,
     )
+
+
+def _progress(fast: WindowReport, settings: DriftSettings) -> str:
+    """Return how far a warming window is: "412 of 600 rows, 3 of 10 minutes"."""
+    unit, length = ("minutes", 60.0) if settings.min_span_s >= 120 else ("seconds", 1.0)
+    wanted = settings.min_span_s / length
+    # Rounded down: "10 of 10 minutes" would not be warming.
+    so_far = math.floor(min(fast.span_s / length, wanted) * 10) / 10
+    rows = f"{min(fast.n_rows, settings.min_rows):,} of {settings.min_rows:,} rows"
+    return f"{rows}, {so_far:g} of {wanted:g} {unit}"

@@ -54,7 +54,7 @@ def test_warming_says_nothing_not_zero() -> None:
     evaluation = look(monitor)
     assert evaluation.state == "warming"
     assert np.isnan(evaluation.score)
-    assert "599 rows" in evaluation.reasons[0]
+    assert evaluation.reasons == ("599 of 600 rows, 10 of 10 minutes",)
     feed(monitor, clock, make_rows(rng, 1), minutes=0.01)
     assert look(monitor).state == "stable"
     # Enough rows, too short a time.
