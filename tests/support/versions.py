@@ -1,4 +1,4 @@
-"""Further versions in a repository: copies of those that are there."""
+"""Further versions and models in a repository: copies of those that are there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.support.serving import MODEL
 
 
-def add_version(repository: Path, version: str, source: str) -> Path:
-    """Copy a bundle under another version; its manifest, and so its digest, is another."""
-    target = repository / MODEL / version
+def add_version(repository: Path, version: str, source: str, model: str = MODEL) -> Path:
+    """Copy a bundle of MODEL under another version, or model; its digest is another."""
+    target = repository / model / version
     shutil.copytree(repository / MODEL / source, target)
     manifest = target / "manifest.json"
     document = json.loads(manifest.read_text("utf-8"))
-    manifest.write_text(json.dumps({**document, "version": version}), "utf-8")
+    manifest.write_text(json.dumps({**document, "name": model, "version": version}), "utf-8")
     return target
