@@ -32,7 +32,7 @@ COMMANDS = {
     "score": ("server.cli.score", "score", "Score one request: a first call without code."),
     "status": ("server.cli.status", "status", "Show what serves: plan, arms, ports, stores."),
     "watch": ("server.cli.watch", "watch", "Watch the plan, changes and traffic live."),
-    "models": ("server.cli.models", "models", "List, load and unload versions."),
+    "models": ("server.cli.models", "models", "List, load, unload versions; the default."),
     "deploy": ("server.cli.deploy", "deploy", "Let a version take part."),
     "traffic": ("server.cli.traffic", "traffic", "Split the traffic between versions."),
     "promote": ("server.cli.promote", "promote", "Give one version all the traffic."),

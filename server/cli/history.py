@@ -115,7 +115,7 @@ def _words(verb: str, given: Mapping[str, Any]) -> list[str]:
     if verb == "traffic":
         shares = given.get("basis_points", {}).items()
         return [model, *(f"{arm}={percent(share)}" for arm, share in shares)]
-    if verb in ("promote", "retire"):
+    if verb in ("promote", "retire", "default"):
         return [model, str(given.get("arm", ""))]
     if verb in ("rollback", "recover"):
         return [f"to {given['generation']}"] if given.get("generation") else []

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from server.cli.arguments import model_and_version
+from server.cli.changed import make_change
 from server.cli.lines import NONE, percent, size, table
-from server.cli.remote import EXIT_CODES, Remote, json_option, remote_options, to_json
+from server.cli.remote import (
+    EXIT_CODES,
+    Change,
+    Remote,
+    change_options,
+    json_option,
+    remote_options,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from server.pb.scoregate.v1 import control_pb2 as pb
@@ -19,7 +29,7 @@ names_argument = click.argument("names", nargs=-1, required=True, metavar="[MODE
 
 @click.group()
 def models() -> None:
-    """List versions, and keep them in memory or not."""
+    """List versions, keep them in memory or not, and choose the default model."""
 
 
 @models.command(name="list", epilog=EXIT_CODES)
@@ -37,6 +47,31 @@ def list_(remote: Remote, model: str, as_json: bool) -> None:
 
     found = remote.call("ListModels", pb.ListModelsRequest(model=model), pb.ListModelsResponse)
     click.echo(to_json(found) if as_json else render(found))
+
+
+@models.command(epilog=EXIT_CODES)
+@click.argument("model", default="")
+@change_options
+def default(remote: Remote, change: Change, model: str) -> None:
+    """Let MODEL answer requests that name none; without MODEL, say which one does.
+
+    \b
+    scoregate models default
+    scoregate models default limits --why "callers that name none want limits"
+
+    The model has to serve already. Requests that name their model stay with it.
+    """  # noqa: D301 - as above
+    from server.pb.scoregate.v1 import control_pb2 as pb
+
+    if model:
+        request = pb.SetDefaultModelRequest(model=model, options=change.options())
+        make_change(remote, change, "SetDefaultModel", request)
+        return
+    if change.why or change.expect or change.dry_run:
+        raise click.UsageError("give a MODEL: without one, nothing is changed")
+    found = remote.call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse)
+    name = found.default_model
+    click.echo(json.dumps({"default_model": name}) if change.as_json else name or NONE)
 
 
 @models.command(epilog=EXIT_CODES)

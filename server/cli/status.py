@@ -82,8 +82,8 @@ def _head(found: pb.GetStatusResponse, newest: pb.Change | None, now_ms: int) ->
         made = f": {summary(newest)}, by {who(newest)}, {utc(newest.time_ms)}"
         made += f" ({newest.why})" if newest.why else ""
     yield f"plan {found.plan_generation or NONE}{made}"
-    if newest is not None and newest.after.frozen:
-        yield f"changes are frozen: {newest.after.frozen}"
+    if found.frozen:
+        yield f"changes are frozen: {found.frozen}"
 
 
 def _arm_rows(found: pb.GetStatusResponse) -> Iterator[tuple[str, ...]]:

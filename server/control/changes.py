@@ -64,6 +64,11 @@ class Changes:
         """Take an arm or a model out."""
         return self._verbs.retire(author, request.model, request.arm)
 
+    def set_default_model(self, request: pb.SetDefaultModelRequest, author: Author) -> Outcome:
+        """Choose the model of requests that name none."""
+        check_names(model=request.model)
+        return self._verbs.set_default_model(author, request.model)
+
     def freeze(self, request: pb.FreezeRequest, author: Author) -> Outcome:
         """Refuse changes, or allow them again."""
         return self._verbs.freeze(author, frozen=request.frozen)

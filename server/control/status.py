@@ -52,6 +52,7 @@ class Status:
             state_reason=reason,
             plan_generation=self._rollout.generation,
             default_model=self._rollout.default_model,
+            frozen=self._rollout.frozen,
             models=[
                 pb.ServedModel(
                     model=arm.model,

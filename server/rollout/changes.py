@@ -46,7 +46,15 @@ from server.rollout.split import (
     without_arms,
 )
 from server.rollout.state import ArmState, ModelState, PlanState
-from server.rollout.whole import freeze, initial, n_buckets_moved, restore, same_content, unfreeze
+from server.rollout.whole import (
+    freeze,
+    initial,
+    n_buckets_moved,
+    restore,
+    same_content,
+    set_default_model,
+    unfreeze,
+)
 
 __all__ = [
     "ArmSource",
@@ -61,6 +69,7 @@ __all__ = [
     "restore",
     "retire",
     "same_content",
+    "set_default_model",
     "set_labels",
     "set_overrides",
     "set_thresholds",
@@ -279,7 +288,7 @@ def _retire_model(state: PlanState, model: ModelState) -> Changed:
     if model.name == state.default_model:
         raise ChangeError(
             f"model {model.name} is the default one: requests that name no model go to it, so it "
-            "cannot leave"
+            "cannot leave; `scoregate models default` makes another the default first"
         )
     left = tuple(one for one in state.models if one is not model)
     return Changed(replace(state, models=left), (f"model {model.name} stops serving",))

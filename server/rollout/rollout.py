@@ -134,6 +134,14 @@ class Rollout:
         served = self._served
         return "" if served is None else served.state.default_model
 
+    @property
+    def frozen(self) -> str:
+        """Why changes are refused; empty: they are not."""
+        if self._served is not None:
+            return self._served.state.frozen
+        last = self.journal.last()
+        return "" if last is None else last.state.frozen
+
     def listen(self, listener: Callable[[Entry], None]) -> None:
         """Call `listener` after every change, on the changing thread; it must not block."""
         self._listeners.append(listener)

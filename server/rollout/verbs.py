@@ -137,6 +137,15 @@ class Verbs:
 
         return self._rollout.change(author, "labels", arguments, change)
 
+    def set_default_model(self, author: Author, model: str) -> Outcome:
+        """Let another model answer requests that name none."""
+        return self._rollout.change(
+            author,
+            "default",
+            {"model": model},
+            lambda state: changes.set_default_model(state, model),
+        )
+
     def freeze(self, author: Author, *, frozen: bool) -> Outcome:
         """Refuse changes, or allow them again."""
         verb = "freeze" if frozen else "unfreeze"

@@ -1,4 +1,6 @@
-"""Changes of the plan as a whole: its beginning, going back, freezing; and how two plans differ.
+"""Changes of the plan as a whole: its beginning, its default model, going back, freezing.
+
+And how two plans differ.
 
 As everywhere in `changes`: pure; a change that makes no sense raises ChangeError.
 """
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from server.errors import ChangeError
-from server.rollout.arms import ArmSource, Changed, new_model
+from server.rollout.arms import ArmSource, Changed, find_model, new_model
 from server.rollout.split import n_moved
 from server.rollout.state import STATE_FORMAT, PlanState
 
@@ -45,6 +47,20 @@ def initial(models: Mapping[str, ArmSource], default_model: str = "") -> Changed
         )
     first = tuple(new_model(name, source) for name, source in sorted(models.items()))
     return Changed(PlanState(generation=0, default_model=default, models=first))
+
+
+def set_default_model(state: PlanState, model: str) -> Changed:
+    """Let another model answer requests that name none.
+
+    Raises
+    ------
+    ChangeError
+        It does not serve, or none is named.
+    """
+    if not model:
+        serving = ", ".join(one.name for one in state.models)
+        raise ChangeError(f"default model: say which; models that serve: {serving}")
+    return Changed(replace(state, default_model=find_model(state, model).name))
 
 
 def freeze(state: PlanState, why: str) -> Changed:

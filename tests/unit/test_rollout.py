@@ -27,6 +27,7 @@ from server.rollout.rollout import NothingServableError
 from server.rollout.state import unpack_table
 from server.rollout.verbs import Verbs
 from tests.support.serving import FEATURES, MODEL, copy_repository
+from tests.support.versions import add_version
 
 ANNA = Author("anna", is_verified=True, why="because")
 
@@ -61,16 +62,6 @@ class World:
 
     def verbs_of_journal(self) -> list[str]:
         return [entry.verb for entry in self.rollout.journal.entries(100)][::-1]
-
-
-def add_version(repository: Path, version: str, source: str) -> Path:
-    """Copy a bundle under another version."""
-    target = repository / MODEL / version
-    shutil.copytree(repository / MODEL / source, target)
-    manifest = target / "manifest.json"
-    document = json.loads(manifest.read_text("utf-8"))
-    manifest.write_text(json.dumps({**document, "version": version}), "utf-8")
-    return target
 
 
 @pytest.fixture
@@ -222,6 +213,31 @@ def test_keys_are_pinned_and_labels_name_versions(world: World) -> None:
         world.verbs.set_labels(ANNA, MODEL, {"next": "99"})
     world.verbs.set_overrides(ANNA, MODEL, {}, ["card-7"])
     assert world.score("card-7").arm == "champion"
+
+
+def test_another_model_answers_requests_that_name_none(world: World) -> None:
+    add_version(world.path, "7", "2", model="limits")
+    with pytest.raises(ChangeError, match="'limits' does not serve; models that do: fraud"):
+        world.verbs.set_default_model(ANNA, "limits")
+    world.verbs.deploy(ANNA, "limits", "7", 10_000)
+    assert world.score().model == MODEL
+    dry = world.verbs.set_default_model(Author("bob", dry_run=True), "limits")
+    assert (dry.dry_run, dry.after.default_model) == (True, "limits")
+    assert world.score().model == world.rollout.default_model == MODEL
+    outcome = world.verbs.set_default_model(ANNA, "limits")
+    assert (outcome.n_buckets_moved, world.score().model) == (0, "limits")
+    assert world.score(model=MODEL).model == MODEL
+    last = world.rollout.journal.last()
+    assert last is not None
+    assert (last.verb, last.arguments, last.why) == ("default", {"model": "limits"}, "because")
+    # A restart keeps it, whatever the settings say; a rollback takes it back.
+    world.rollout.close()
+    again = World(world.path)
+    again.rollout.start([f"{MODEL}@1"], MODEL)
+    assert again.score().model == "limits"
+    again.verbs.rollback(ANNA)
+    assert again.score().model == MODEL
+    again.rollout.close()
 
 
 def test_versions_that_split_by_different_entities_do_not_serve_together(world: World) -> None:

@@ -485,6 +485,31 @@ def test_labels_refuse(labels: Mapping[str, str], remove: list[str], message: st
 # ---------------------------------------------------------- freezing, going back
 
 
+def test_another_model_becomes_the_default_one() -> None:
+    state = changes.initial({"fraud": source("1"), "limits": source("5")}, "fraud").state
+    after = changes.set_default_model(state, "limits").state
+    check_state(after)
+    assert after == replace(state, default_model="limits")
+    # The former one may leave now; the new one may not.
+    assert [one.name for one in changes.retire(after, "fraud").state.models] == ["limits"]
+    with pytest.raises(ChangeError, match=r"limits is the default one.*`scoregate models default`"):
+        changes.retire(after, "limits")
+    assert changes.restore(after, state).notes == ("requests that name no model go to fraud again",)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("other", "model 'other' does not serve; models that do: fraud, limits"),
+        ("", "default model: say which; models that serve: fraud, limits"),
+    ],
+)
+def test_the_default_model_has_to_serve(model: str, message: str) -> None:
+    state = changes.initial({"fraud": source("1"), "limits": source("5")}, "fraud").state
+    with pytest.raises(ChangeError, match=message):
+        changes.set_default_model(state, model)
+
+
 def test_freezing_says_why_and_ends() -> None:
     frozen, notes = changes.freeze(plan("1"), "month end")
     assert frozen.frozen == "month end"
