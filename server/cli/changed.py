@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli.lines import NONE, percent, table
+from server.cli.lines import NONE, percent, plain, table
 from server.cli.remote import Change, Remote, to_json
 
 if TYPE_CHECKING:
@@ -124,6 +124,6 @@ def _pairs(
 ) -> Iterator[str]:
     changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     for key in changed[:MAX_OVERRIDES]:
-        yield f"{what} {key} of {name}: {before.get(key, NONE)} -> {after.get(key, NONE)}"
+        yield f"{what} {plain(key)} of {name}: {before.get(key, NONE)} -> {after.get(key, NONE)}"
     if len(changed) > MAX_OVERRIDES:
         yield f"and {len(changed) - MAX_OVERRIDES:,} more; --json shows all"

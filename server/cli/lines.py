@@ -34,6 +34,16 @@ def table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: s
     return "\n".join(lines)
 
 
+def plain(text: str) -> str:
+    """Return a text of somebody else's on one line: what a terminal would obey is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def percent(basis_points: int) -> str:
     """Return a weight for people: "12.5 %"."""
     return f"{basis_points / 100:g} %"

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from server.cli.arguments import pairs
 from server.cli.changed import make_change
-from server.cli.remote import EXIT_CODES, Change, Remote, change_options, model_option
+from server.cli.lines import plain, table
+from server.cli.plan import fetch, part_json
+from server.cli.remote import (
+    EXIT_CODES,
+    Change,
+    Remote,
+    change_options,
+    json_option,
+    model_option,
+    remote_options,
+)
+
+if TYPE_CHECKING:
+    from server.pb.scoregate.v1 import control_pb2 as pb
 
 
 @click.group()
@@ -15,6 +30,21 @@ def overrides() -> None:
 
     The journal keeps them: who may read it learns the keys.
     """
+
+
+@overrides.command(name="list", epilog=EXIT_CODES)
+@click.argument("model", default="")
+@json_option
+@remote_options
+def list_(remote: Remote, model: str, as_json: bool) -> None:
+    """List the keys that MODEL, or any model, pins, by key, with the versions that they go to.
+
+    \b
+    scoregate overrides list
+    scoregate overrides list fraud --json
+    """  # noqa: D301 - click looks for the backspace character itself
+    plan = fetch(remote, model)
+    click.echo(part_json(plan, ("overrides",)) if as_json else render(plan))
 
 
 @overrides.command(name="set", epilog=EXIT_CODES)
@@ -28,7 +58,7 @@ def set_(remote: Remote, change: Change, values: tuple[str, ...], model: str) ->
     scoregate overrides set card-4711=canary --why "our own test card"
 
     A KEY may hold "=": the last one counts.
-    """  # noqa: D301 - click looks for the backspace character itself
+    """  # noqa: D301 - as above
     from server.pb.scoregate.v1 import control_pb2 as pb
 
     request = pb.SetOverridesRequest(
@@ -66,3 +96,17 @@ def clear(remote: Remote, change: Change, model: str) -> None:
 
     request = pb.SetOverridesRequest(model=model, clear=True, options=change.options())
     make_change(remote, change, "SetOverrides", request)
+
+
+def render(plan: pb.PlanDescription) -> str:
+    """Return the pinned keys of a plan as a table."""
+    rows = []
+    for model in plan.models:
+        versions = {arm.arm: arm.version for arm in model.arms}
+        rows += [
+            (model.model, plain(key), arm, versions[arm])
+            for key, arm in sorted(model.overrides.items())
+        ]
+    if not rows:
+        return "no overrides: every key goes where its bucket says"
+    return table([("model", "key", "arm", "version"), *rows])

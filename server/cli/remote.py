@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 SERVICE = "/scoregate.v1.Control"
 DEFAULT_ADDRESS = "127.0.0.1:50052"
+# An answer to a change holds the plan before and after it, and each model of a plan may pin ten
+# thousand keys of a kilobyte. gRPC's own limit, 4 MiB, is less than that.
+MAX_ANSWER_BYTES = 256 << 20
 # Statuses that blame the call: exit code 2.
 INPUT_CODES = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"})
 EXIT_CODES = (
@@ -81,12 +84,18 @@ class Remote:
     def stream(self, method: str, request: Message, answer: type[Answer]) -> Iterator[Answer]:
         """Yield the answers of a call that goes on until the server, or the caller, ends it."""
         with self._calling(method) as channel:
-            made = channel.unary_stream(
-                f"{SERVICE}/{method}",
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=answer.FromString,
-            )
+            made = self._streaming(channel, method, answer)
             yield from made(request, metadata=self._metadata())
+
+    def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+        """Return the first answer of a call that would go on, and end it."""
+        with self._calling(method) as channel:
+            made = self._streaming(channel, method, answer)
+            answers = made(request, timeout=self.timeout_s, metadata=self._metadata())
+            try:
+                return cast("Answer", next(answers))
+            finally:
+                answers.cancel()
 
     @contextmanager
     def _calling(self, method: str) -> Iterator[grpc.Channel]:
@@ -109,11 +118,19 @@ class Remote:
             response_deserializer=answer.FromString,
         )
 
+    def _streaming(self, channel: grpc.Channel, method: str, answer: type[Answer]) -> Any:
+        return channel.unary_stream(
+            f"{SERVICE}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+
     def _channel(self) -> grpc.Channel:
         import grpc
 
+        options = [("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
         if not (self.tls or self.tls_ca or self.tls_certificate or self.tls_key):
-            return grpc.insecure_channel(self.address)
+            return grpc.insecure_channel(self.address, options)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("--tls-certificate and --tls-key belong together: give both")
         read = [
@@ -121,7 +138,7 @@ class Remote:
             for path in (self.tls_ca, self.tls_key, self.tls_certificate)
         ]
         credentials = grpc.ssl_channel_credentials(*read)
-        return grpc.secure_channel(self.address, credentials)
+        return grpc.secure_channel(self.address, credentials, options)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         token = self._token()
@@ -200,6 +217,9 @@ def explain(code: str, details: str | None, address: str, method: str = "") -> E
         return CallError(
             f"{address} answered {code}: {said}; is it a control port (50052), and of this version?"
         )
+    if code == "RESOURCE_EXHAUSTED":
+        # Where the answer was too large, and not the request, the change is in force.
+        return CallError(f"{address} answered {code}: {said}{maybe}")
     return CallError(f"{address} answered {code}: {said}")
 
 

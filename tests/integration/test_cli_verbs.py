@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from server.rollout.journal import Journal
 from server.rollout.opening import JOURNAL
 from tests.support.control import ControlWorld, make_certificate, tokens_file
 from tests.support.serving import MODEL, ROOT, copy_repository
+from tests.support.versions import add_version
 
 
 def run(*arguments: str) -> str:
@@ -108,6 +110,7 @@ def double(listening: tuple[Double, str], monkeypatch: pytest.MonkeyPatch) -> Do
         ("labels remove stable", "SetLabels", pb.SetLabelsRequest(remove=["stable"])),
         ("freeze", "Freeze", pb.FreezeRequest(frozen=True)),
         ("unfreeze", "Freeze", pb.FreezeRequest()),
+        ("models default m", "SetDefaultModel", pb.SetDefaultModelRequest(model="m")),
         ("models load m 2.0", "LoadModel", pb.LoadModelRequest(model="m", version="2.0")),
         ("models unload 2.0", "UnloadModel", pb.UnloadModelRequest(version="2.0")),
     ],
@@ -183,6 +186,7 @@ def test_tokens_and_certificates_that_cannot_be(
         ("retire", "give an ARM, or --model MODEL --whole-model"),
         ("retire --whole-model", "say which with --model"),
         ("freeze", "say --why"),
+        ("models default --dry-run", "give a MODEL: without one, nothing is changed"),
         ("rollback --to x", "'x' is no generation"),
         ("rollback --expect -1", "'-1' is no generation"),
     ],
@@ -229,6 +233,8 @@ def test_there_and_back_again(world: ControlWorld, tmp_path: Path) -> None:
     assert "stable" in run("models", "list")
     run("promote")
     run("freeze", "--why", "look")
+    assert json.loads(run("status", "--json"))["frozen"] == "look"
+    assert run("status").splitlines()[2] == "changes are frozen: look"
     told = run("rollback", "--to", first)
     assert told.splitlines()[0] == "fraud  2  champion  100 %  ->  –             –"
     run("unfreeze")
@@ -273,6 +279,82 @@ def test_models_come_and_go(world: ControlWorld) -> None:
     assert model["versions"][0]["state"] == "MODEL_VERSION_STATE_AVAILABLE"
 
 
+def test_the_default_model_is_another_and_back(world: ControlWorld, tmp_path: Path) -> None:
+    add_version(tmp_path / "repository", "7", "2", model="limits")
+    assert run("models", "default") == "fraud\n"
+    run("deploy", "limits", "7", "--traffic", "100")
+    assert run("models", "default", "limits", "--dry-run").splitlines()[:2] == [
+        "dry run: this would happen, nothing was changed",
+        "default model: fraud -> limits",
+    ]
+    assert json.loads(run("models", "default", "--json")) == {"default_model": "fraud"}
+    told = run("models", "default", "limits", "--why", "asked for")
+    assert told.splitlines()[0] == "default model: fraud -> limits"
+    assert run("models", "default") == "limits\n"
+    assert "limits (default)  7" in run("models", "list")
+    assert "default limits  (asked for)" in run("history", "-n", "1")
+    assert "note: requests that name no model go to fraud again" in run("rollback")
+    assert run("models", "default") == "fraud\n"
+
+
+def test_overrides_and_thresholds_are_listed(world: ControlWorld, tmp_path: Path) -> None:
+    assert run("overrides", "list").startswith("no overrides")
+    add_version(tmp_path / "repository", "7", "2", model="limits")
+    run("deploy", "limits", "7", "--traffic", "100")
+    run("deploy", "2", "--traffic", "10")
+    run("overrides", "set", "card-9=canary", "b=champion")
+    run("overrides", "set", "café=7", "--model", "limits")
+    assert [row.split() for row in run("overrides", "list").splitlines()] == [
+        ["model", "key", "arm", "version"],
+        ["fraud", "b", "champion", "1"],
+        ["fraud", "card-9", "canary", "2"],
+        ["limits", "café", "champion", "7"],
+    ]
+    generation = json.loads(run("status", "--json"))["plan_generation"]
+    assert json.loads(run("overrides", "list", "limits", "--json")) == {
+        "generation": generation,
+        "models": [{"model": "limits", "overrides": {"café": "champion"}}],
+    }
+    run("thresholds", "set", "review=0.35", "--arm", "canary")
+    told = [row.split() for row in run("thresholds", "show", MODEL).splitlines()]
+    assert told[0][:5] == ["model", "arm", "version", "threshold", "score"]
+    assert [(row[1], row[3], row[4], row[6]) for row in told[1:]] == [
+        ("champion", "review", "0.3", "bundle"),
+        ("champion", "decline", "0.8", "bundle"),
+        ("canary", "review", "0.35", "operator"),
+        ("canary", "decline", "0.8", "bundle"),
+    ]
+    found = json.loads(run("thresholds", "show", "--json"))
+    assert [model["model"] for model in found["models"]] == ["fraud", "limits"]
+    canary = found["models"][0]["arms"][1]
+    assert [(t["name"], t["is_override"]) for t in canary["thresholds"]] == [
+        ("review", True),
+        ("decline", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offers"),
+    [
+        ("mod", {"models"}),
+        ("models d", {"default"}),
+        ("models default --ex", {"--expect"}),
+        ("overrides l", {"list"}),
+        ("thresholds sh", {"show"}),
+    ],
+)
+def test_a_shell_completes(typed: str, offers: set[str]) -> None:
+    words = typed.split()
+    made = {"COMP_WORDS": f"scoregate {typed}", "COMP_CWORD": str(len(words))}
+    code = "from server.cli import scoregate; scoregate(prog_name='scoregate')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "_SCOREGATE_COMPLETE": "bash_complete", **made},
+    )  # fmt: skip
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offers
+
+
 @pytest.mark.parametrize(
     ("typed", "code", "says"),
     [
@@ -282,6 +364,10 @@ def test_models_come_and_go(world: ControlWorld) -> None:
         ("models unload 1", 2, "version 1 serves"),
         ("promote --expect 7", 1, "ABORTED: generation .* is in force"),
         ("rollback", 2, "no plan before"),
+        ("models default limits", 2, "model 'limits' does not serve; models that do: fraud"),
+        ("models default a/b", 2, "INVALID_ARGUMENT: model: 'a/b' is not a name"),
+        ("overrides list limits", 2, "model 'limits' does not serve; models that do: fraud"),
+        ("thresholds show limits", 2, "model 'limits' does not serve"),
     ],
 )
 def test_exit_codes(world: ControlWorld, typed: str, code: int, says: str) -> None:
@@ -290,7 +376,7 @@ def test_exit_codes(world: ControlWorld, typed: str, code: int, says: str) -> No
         run(*typed.split())
     done = process(*typed.split())
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith("scoregate: 127.0.0.1:")
+    assert done.stderr.startswith("scoregate: ")
     assert done.stderr.count("\n") == 1
 
 

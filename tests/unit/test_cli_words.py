@@ -18,8 +18,10 @@ from server.cli.changed import render
 from server.cli.history import render as render_history
 from server.cli.history import summary
 from server.cli.models import render as render_models
+from server.cli.overrides import render as render_overrides
 from server.cli.remote import explain, is_local
 from server.cli.status import render as render_status
+from server.cli.thresholds import render as render_thresholds
 from server.cli.watch import Page, line
 from server.errors import CallError, InputError
 from server.pb.scoregate.v1 import control_pb2 as pb
@@ -250,6 +252,7 @@ def test_changes_without_traffic() -> None:
         ("thresholds", '{"scores":{}}', "thresholds reset"),
         ("overrides", '{"set":{"card":"a"},"clear":true}', "overrides cleared 1 set"),
         ("labels", '{"remove":["x","y"]}', "labels 2 removed"),
+        ("default", '{"model":"limits"}', "default limits"),
         ("freeze", "", "freeze"),
         ("features", "no json", "features"),
     ],
@@ -277,6 +280,7 @@ def test_status_is_one_page() -> None:
     found = pb.GetStatusResponse(
         server_version="1", state=pb.SERVING_STATE_NOT_READY, state_reason="no model",
         plan_generation=8, default_model="fraud", resident_bytes=1_000_000, started_time_ms=1000,
+        frozen="hm",
     )  # fmt: skip
     for arm in TWO.models[0].arms:
         found.models.add(
@@ -286,7 +290,6 @@ def test_status_is_one_page() -> None:
     found.stores.add(table="online", kind="redis", state=pb.STORE_STATE_UNAVAILABLE, detail="gone")
     found.loops.add(index=0, open_connections=2, calls=3)
     newest = pb.Change(generation=8, who="ana", verb="freeze", why="hm", after=TWO)
-    newest.after.frozen = "hm"
     told = render_status(found, newest, 6000).splitlines()
     assert told == [
         "Scoregate 1: not ready (no model), up for 5 s, 1.0 MB resident",
@@ -307,6 +310,31 @@ def test_status_is_one_page() -> None:
     ]
     # A change that came between the two calls is not told as the plan's.
     assert render_status(found, pb.Change(generation=9), 6000).splitlines()[1] == "plan 8"
+    found.frozen = ""
+    assert "frozen" not in render_status(found, newest, 6000)
+
+
+def test_overrides_and_thresholds_line_up() -> None:
+    plan = pb.PlanDescription()
+    plan.CopyFrom(TWO)
+    assert render_overrides(plan) == "no overrides: every key goes where its bucket says"
+    # A key is whatever clients send: it must not move the cursor.
+    plan.models[0].overrides.update({"card-4711": "canary", "a\n\x1b[2J": "champion"})
+    assert render_overrides(plan).splitlines() == [
+        "model  key         arm       version",
+        "fraud  a\\n\\x1b[2J  champion  1.0",
+        "fraud  card-4711   canary    2.0",
+    ]
+    first, second = plan.models[0].arms
+    del first.thresholds[:], second.thresholds[:]
+    first.thresholds.add(name="review", score=0.3, raw_score=-0.847298)
+    first.thresholds.add(name="decline", score=0.85, raw_score=1.734601, is_override=True)
+    assert render_thresholds(plan).splitlines() == [
+        "model  arm       version  threshold  score  raw score  set by",
+        "fraud  champion  1.0      review       0.3  -0.847298  bundle",
+        "fraud  champion  1.0      decline     0.85     1.7346  operator",
+        "fraud  canary    2.0      –              –          –  –",
+    ]
 
 
 def test_models_say_what_is_broken() -> None:
