@@ -1,10 +1,11 @@
 """The background work: drain the rings, feed the monitors, evaluate, keep what was counted.
 
 Rules: it runs on one thread of low priority and can neither delay nor fail a call. A monitor that
-raises is counted, logged and made anew, the others go on; a model whose bundle holds no usable
-reference is not watched, and its state says so. What the windows have counted is written beside
-the journal now and then and at the end, and taken up again at the start, so that a restart does
-not begin a day anew.
+raises is counted, logged and made anew, the others go on; one that fails again and again rests in
+between, ever longer. A model whose bundle holds no usable reference is not watched, and its state
+says so. What the windows have counted is written beside the journal now and then, when a version
+leaves and at the end, and taken up again when it comes back, so that neither a restart nor a
+rollback begins a day anew. A disk that takes nothing costs that, and is told once.
 
 One monitor per (model, version) that takes part. It lives as long as its version does.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from fastpath.capture import Capture, CapturedRows
 from fastpath.metrics import Metrics
 from server.drift import DriftSettings, Evaluation, Monitor, load_reference, monitored_features
-from server.errors import ScoregateError
+from server.errors import BundleError, ScoregateError
 from server.files import write_whole
 from server.monitoring.sampling import Sampler
 from server.repository import Repository
@@ -32,6 +33,7 @@ from server.rollout.plans import ServedArm
 
 NICENESS = 10
 KEEP_S = 300.0  # between two times that windows are written
+MAX_REST_S = 300.0  # of a monitor that fails again and again
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,9 @@ class Watched:
     trouble: str = ""  # why not
     n_ok: int = 0
     n_failed: int = 0
+    is_proven: bool = False  # this monitor has compared full windows: it bears what it holds
+    n_failed_in_a_row: int = 0  # without one that was proven in between
+    rests_until_s: float = 0.0  # by the monotonic clock
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -99,6 +104,7 @@ class DriftWatch:
         self._watched: dict[Key, Watched] = {}
         self._looked_s = 0.0
         self._kept_s = time.monotonic()
+        self._is_kept = True  # what was to be kept the last time
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(
             1, thread_name_prefix="scoregate-drift", initializer=_be_nice
@@ -120,15 +126,20 @@ class DriftWatch:
 
     def look(self) -> None:
         """Take in what was captured, evaluate what is due, and follow the plan and its traffic."""
-        self._follow()
+        # First what was captured: of versions that leave now, too.
         for rows in self._capture.drain():
             self._take(rows)
         for watched in self._watched.values():
             self._evaluate(watched)
+        self._follow()
         now_s = time.monotonic()
         if now_s - self._kept_s >= KEEP_S:
-            self._keep()
             self._kept_s = now_s
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the windows down."""
+        self._keep(list(self._watched.values()))
 
     def _run(self) -> None:
         while True:
@@ -140,7 +151,7 @@ class DriftWatch:
                 break
         try:
             self.look()
-            self._keep()
+            self.keep()
         except Exception:
             log.exception("drift windows could not be kept")
 
@@ -151,11 +162,15 @@ class DriftWatch:
             gone = self._watched.pop(key)
             self._capture.set_rate(gone.slot, 0.0)
             # It may come back: a rollback does not begin a day anew, either.
-            self._keep_one(gone)
-        for key, arm in arms.items():
-            if key not in self._watched:
-                self._watched[key] = self._open(key, arm.loaded.slot)
+            self._keep([gone])
         now_s = time.monotonic()
+        for key, arm in arms.items():
+            watched = self._watched.get(key)
+            if watched is None:
+                self._watched[key] = watched = Watched(key, arm.loaded.slot, None)
+                self._open(watched, with_windows=True)
+            elif watched.rests_until_s and watched.rests_until_s <= now_s:
+                self._open(watched, with_windows=False)
         elapsed_s = now_s - self._looked_s if self._looked_s else 0.0
         self._looked_s = now_s
         counted = {(slot.model, slot.version): slot for slot in self._metrics.snapshot().slots}
@@ -167,26 +182,40 @@ class DriftWatch:
         for slot, rate in self._sampler.rates(wanted, elapsed_s).items():
             self._capture.set_rate(slot, rate)
 
-    def _open(self, key: Key, slot: int) -> Watched:
+    def _open(self, watched: Watched, *, with_windows: bool) -> None:
+        """Give it a monitor, with the windows that were kept, or the reason why it has none."""
+        key = watched.key
+        watched.monitor, watched.is_proven = None, False
+        watched.trouble, watched.rests_until_s = "", 0.0
         try:
             bundle = self._repository.read(key.model, key.version)
             if bundle.sha256.hex() != key.sha256:
-                return Watched(key, slot, None, "its bundle was replaced since it was loaded")
+                raise BundleError("its bundle was replaced since it was loaded")
             monitor = Monitor(
                 load_reference(bundle),
                 monitored_features(bundle.schema.features),
                 self._settings,
             )
+            if with_windows:
+                self._restore(key, monitor)
+            watched.monitor = monitor
         except ScoregateError as error:
             log.warning("drift of %s %s is not watched: %s", key.model, key.version, error)
-            return Watched(key, slot, None, str(error))
+            watched.trouble = str(error)
+        except Exception as error:
+            log.exception("drift of %s %s is not watched", key.model, key.version)
+            watched.trouble = f"{type(error).__name__}: {error}"
+
+    def _restore(self, key: Key, monitor: Monitor) -> None:
         path = self._path(key)
-        if path is not None and path.exists():
-            try:
-                monitor.restore(path.read_bytes())
-            except (ScoregateError, OSError) as error:
-                log.info("drift of %s %s begins anew: %s", key.model, key.version, error)
-        return Watched(key, slot, monitor)
+        if path is None:
+            return
+        try:
+            monitor.restore(path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (ScoregateError, OSError) as error:
+            log.info("drift of %s %s begins anew: %s", key.model, key.version, error)
 
     def _take(self, rows: CapturedRows) -> None:
         for watched in self._watched.values():
@@ -200,13 +229,16 @@ class DriftWatch:
         if watched.monitor is None:
             return
         try:
-            if watched.monitor.evaluate() is not None:
+            evaluation = watched.monitor.evaluate()
+            if evaluation is not None:
                 watched.n_ok += 1
+                if evaluation.fast.is_ready:
+                    watched.is_proven, watched.n_failed_in_a_row = True, 0
         except Exception as error:  # noqa: BLE001 - whatever it was, serving goes on
             self._fail(watched, error)
 
     def _fail(self, watched: Watched, error: Exception) -> None:
-        """Count a monitor that raised, and begin anew with another."""
+        """Count a monitor that raised, and begin anew with another: at once, or after a rest."""
         watched.n_failed += 1
         log.error(
             "the drift monitor of %s %s failed, and begins anew",
@@ -214,23 +246,43 @@ class DriftWatch:
             watched.key.version,
             exc_info=error,
         )
-        fresh = self._open(watched.key, watched.slot)
-        watched.monitor, watched.trouble = fresh.monitor, fresh.trouble
+        # Kept windows that no monitor was proven with may be why: they are left alone.
+        self._open(watched, with_windows=watched.is_proven)
+        watched.n_failed_in_a_row += 1
+        if watched.n_failed_in_a_row > 1 and watched.monitor is not None:
+            rest_s = min(2.0 ** (watched.n_failed_in_a_row - 2), MAX_REST_S)
+            watched.monitor = None
+            watched.trouble = (
+                f"its monitor failed {watched.n_failed_in_a_row} times in a row "
+                f"({type(error).__name__}: {error}) and rests for {rest_s:g} s"
+            )
+            watched.rests_until_s = time.monotonic() + rest_s
+            self._capture.set_rate(watched.slot, 0.0)
 
-    def _keep(self) -> None:
-        for watched in self._watched.values():
-            self._keep_one(watched)
+    def _keep(self, some: Sequence[Watched]) -> None:
+        troubles = [trouble for watched in some if (trouble := self._keep_one(watched))]
+        if troubles and self._is_kept:
+            log.warning("%s; told once until windows are kept again", troubles[0])
+        if some:
+            self._is_kept = not troubles
 
-    def _keep_one(self, watched: Watched) -> None:
+    def _keep_one(self, watched: Watched) -> str:
+        """Write one's windows; return why they could not be written."""
         path = self._path(watched.key)
         # One that saw nothing has nothing to keep, and must not take the place of what is kept.
         if watched.monitor is None or path is None or not watched.monitor.n_observed:
-            return
+            return ""
+        try:
+            data = watched.monitor.to_bytes()
+        except Exception as error:  # noqa: BLE001 - whatever it was, serving goes on
+            self._fail(watched, error)
+            return ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, watched.monitor.to_bytes())
+            write_whole(path, data)
         except OSError as error:
-            log.warning("drift windows cannot be kept in %s: %s", path, error.strerror)
+            return f"drift windows cannot be kept in {path}: {error.strerror or error}"
+        return ""
 
     def _path(self, key: Key) -> Path | None:
         if self._directory is None:
