@@ -133,10 +133,10 @@ def reference_from_arrays(
         )
     expected = layout_fingerprint([(f.name, f.type) for f in features])
     known = arrays.get("schema_fingerprint")
-    if known is not None and (known.size != 1 or int(known.ravel()[0]) != expected):
+    if known is not None and (known.size != 1 or known.ravel()[0] != expected):
         raise BundleError(
             f"{where}: made for features of other names or types (fingerprint "
-            f"{int(known.ravel()[0]) if known.size else 0:#x}, the schema's is {expected:#x}): it "
+            f"{known.ravel()[0] if known.size else 0}, the schema's is {expected}): it "
             "belongs to another model; export again, or build a reference for this bundle"
         )
     values = reader.ragged("values", n, np.float32, MAX_VALUES)
@@ -206,12 +206,11 @@ def reference_from_arrays(
 
 def _hours(reader: _Reader, columns: Columns, notes: list[str]) -> dict[int, NDArray[np.int64]]:
     wanted = [j for j, f in enumerate(columns.features) if f.monitor == "calendar"]
-    listed = reader.arrays.get("hour_column")
     found: dict[int, NDArray[np.int64]] = {}
-    if listed is not None:
+    if "hour_column" in reader.arrays:
         start = 0
-        table = reader.whole("hour_bin_count")
-        for j in (int(x) for x in listed.ravel()):
+        listed, table = reader.whole("hour_column"), reader.whole("hour_bin_count")
+        for j in listed.tolist():
             if not 0 <= j <= columns.n_features:
                 raise BundleError(f"{reader.where}: hour_column names feature {j}")
             size = int(columns.offsets[j + 1] - columns.offsets[j])
@@ -302,6 +301,8 @@ class _Reader:
             or (np.diff(offsets) < 0).any()
         ):
             raise BundleError(f"{self.where}: {name}_offsets does not fit {name} and {n} columns")
+        if np.dtype(dtype).kind == "i" and data.dtype.kind not in "iu":
+            raise BundleError(f"{self.where}: {name}: {data.dtype}, not integers")
         if np.diff(offsets).max() > most:
             raise BundleError(f"{self.where}: {name}: a column holds more than {most}")
         data = np.ascontiguousarray(data, dtype)

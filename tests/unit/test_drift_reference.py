@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec import structs
 from scipy.stats import kstwo
 from sklearn.ensemble import GradientBoostingClassifier
 
@@ -172,6 +173,9 @@ def _first(value: float) -> Callable[[Any], Any]:
         (_set("ks_tail", _first(2.0)), "probabilities"),
         (_set("design_effect", _first(np.nan)), "design_effect"),
         (_set("null_quantile", lambda a: a[:2]), "null_quantile does not fit"),
+        (_set("schema_fingerprint", lambda _: np.array([np.nan])), "other names or types"),
+        (lambda a: a.update(hour_column=np.array([np.nan])), "hour_column: 1 float64, not"),
+        (_set("bin_count", lambda a: a * np.nan), "bin_count: float64, not integers"),
     ],
 )
 def test_damaged_references_are_refused(
@@ -181,6 +185,40 @@ def test_damaged_references_are_refused(
     spoil(spoiled)
     with pytest.raises(BundleError, match=message):
         reference_from_arrays(spoiled, FEATURES)
+
+
+def _spoiled(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The ways in which a plain numeric array can be wrong."""
+    yield from (array[:0], array[:-1], array[::-1], array[None], np.zeros_like(array))
+    yield np.concatenate([array, array[-1:]])
+    yield np.array(3)
+    for value in (np.nan, np.inf, -np.inf, -1, True, np.iinfo(np.int64).max):
+        yield np.full(array.shape, value)
+
+
+def test_whatever_a_reference_holds_it_is_refused_or_works() -> None:
+    features = (FEATURES[0], structs.replace(FEATURES[1], monitor="calendar"), *FEATURES[2:])
+    rng = np.random.default_rng(4)
+    times = START_MS + np.sort(rng.integers(0, 7 * 86_400_000, 3000))
+    arrays = make_arrays(rng, 3000, features, times)
+    window = make_rows(rng, 700)
+    n_refused = n_fine = 0
+    for name, array in arrays.items():
+        for spoiled in _spoiled(array):
+            with np.errstate(over="ignore"):  # sums of counts that nothing can hold
+                try:
+                    reference = reference_from_arrays({**arrays, name: spoiled}, features)
+                except BundleError:
+                    n_refused += 1
+                    continue
+            monitor = Monitor(reference, features, DriftSettings(min_span_s=0), lambda: START_MS)
+            monitor.observe(window, raw_of(window), None, np.full(700, START_MS))
+            evaluation = monitor.evaluate(force=True)
+            assert evaluation is not None
+            assert 0 <= evaluation.score <= 1, (name, spoiled)
+            monitor.restore(monitor.to_bytes())
+            n_fine += 1
+    assert min(n_refused, n_fine) > 50
 
 
 def test_what_a_schema_says_of_drift_is_what_is_watched() -> None:
