@@ -1,7 +1,8 @@
-"""`scoregate journal`: the history on disk, read without a server.
+"""`scoregate journal`: the history on disk, read, or moved aside, without a server.
 
 Nothing is written to the journal, whether a server has it open or not: what is read is a snapshot
-that SQLite takes of it, in a temporary directory.
+that SQLite takes of it, in a temporary directory. What is damaged is moved only when somebody says
+so, and kept.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from server.rollout.journal import Journal
 
 SQLITE_MAGIC = b"SQLite format 3\0"
+WHERE = "it is <repository>/.scoregate/journal.db"
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
 @click.group()
 def journal() -> None:
-    """Export or verify the journal of changes: <repository>/.scoregate/journal.db.
+    """Export, verify or set aside the journal of changes: <repository>/.scoregate/journal.db.
 
     On the file itself, beside a running server or without one.
     """
@@ -95,6 +97,66 @@ def verify(file: Path) -> None:
     click.echo(f"{file}: ok: {n_changes:,} changes{newest}")
 
 
+@journal.command(name="set-aside")
+@file_argument
+@click.option("--force", is_flag=True, help="Even one that is whole.")
+def set_aside(file: Path, force: bool) -> None:
+    """Move FILE, a damaged journal, out of a server's way; nothing of it is lost.
+
+    \b
+    scoregate journal set-aside repository/.scoregate/journal.db
+
+    Its server has to be stopped. A journal that is whole is only moved with --force.
+
+    Exit codes: 0 done; 2 FILE is no journal, or whole; 1 a server has it open, or it cannot be
+    moved.
+    """  # noqa: D301 - as above
+    from server.rollout.database import beside, looks_like_journal
+    from server.rollout.journal import set_aside as move
+
+    if not (file.exists() or beside(file, "-wal").exists()):
+        raise InputError(f"{file}: nothing there; {WHERE}")
+    if not looks_like_journal(file):
+        raise InputError(f"{file}: not a journal; {WHERE}")
+
+    def check() -> None:
+        if not force and not _is_damaged(file):
+            raise InputError(
+                f"journal {file} is whole: a server can start with it. Give --force to start "
+                "without it all the same"
+            )
+
+    moved = move(file, check)
+    click.echo(f"{file}: moved aside, to {moved[0]}")
+    for other in moved[1:]:
+        click.echo(f"  with it: {other.name}")
+    click.echo(
+        "The next start finds no history: each model serves its newest version, or the one that "
+        "the\nsettings name, with all of its traffic and the bundle's own thresholds. What splits, "
+        "overrides and\nlabels there were is not resumed: set them again."
+    )
+
+
+def _is_damaged(file: Path) -> bool:
+    """Read a journal whole; JournalError where nobody can say."""
+    from server.rollout.database import DamagedJournalError
+
+    try:
+        with file.open("rb") as stream:
+            if stream.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
+                return True
+    except FileNotFoundError:
+        return True  # only its log is there
+    except OSError as error:
+        raise JournalError(f"{file}: cannot be read: {error.strerror}") from None
+    try:
+        with _snapshot(file) as opened:
+            opened.verify()
+    except DamagedJournalError:
+        return True
+    return False
+
+
 def _is_database(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
@@ -129,24 +191,23 @@ def _snapshot(file: Path) -> Iterator[Journal]:
     import sqlite3
     import tempfile
 
+    from server.rollout.database import explained
     from server.rollout.journal import Journal
 
     if not _is_database(file):
-        raise InputError(f"{file}: not a journal; it is <repository>/.scoregate/journal.db")
+        raise InputError(f"{file}: not a journal; {WHERE}")
     with tempfile.TemporaryDirectory(prefix="scoregate-journal-") as folder:
         copy = Path(folder, "journal.db")
-        try:
-            uri = f"{file.resolve().as_uri()}?mode=ro"
-            with (
-                closing(sqlite3.connect(uri, uri=True)) as source,
-                closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target)
-        except sqlite3.Error as error:
-            raise JournalError(f"journal {file} cannot be read: {error}") from None
+        uri = f"{file.resolve().as_uri()}?mode=ro"
+        with (
+            explained(file, "it cannot be read"),
+            closing(sqlite3.connect(uri, uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
         try:
             with Journal(copy) as opened:
                 yield opened
         except JournalError as error:
             # People know the journal by its own name.
-            raise JournalError(str(error).replace(str(copy.resolve()), str(file))) from None
+            raise type(error)(str(error).replace(str(copy.resolve()), str(file))) from None

@@ -14,6 +14,7 @@ import grpc
 
 from fastpath import errors as fastpath_errors
 from server import errors
+from server.rollout.database import DamagedJournalError
 from server.rollout.rollout import NothingServableError
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     NothingServableError: Code.FAILED_PRECONDITION,
     errors.CallError: Code.UNAVAILABLE,
     errors.JournalError: Code.INTERNAL,
+    DamagedJournalError: Code.DATA_LOSS,
     errors.ChangeError: Code.INVALID_ARGUMENT,
     errors.ConflictError: Code.ABORTED,
     errors.AccessError: Code.PERMISSION_DENIED,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from server.errors import JournalError
 from server.rollout.lock import ProcessLock
 
 APPLICATION_ID = 0x53475231  # "SGR1", in the file's header
+APPLICATION_ID_AT = 68
 SCHEMA_VERSION = 1
 CACHE_KIB = 128  # of pages that SQLite keeps
 
@@ -39,6 +40,10 @@ _ADVICE = (
 )
 
 
+class DamagedJournalError(JournalError):
+    """A journal that cannot be trusted: another copy, or none, has to take its place."""
+
+
 def open_database(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Open a journal's database for writing, durably; make it if it is not there.
 
@@ -49,7 +54,8 @@ def open_database(path: Path, timeout_s: float) -> sqlite3.Connection:
         if left.exists():
             raise JournalError(
                 f"journal {path} is missing, but its log {left.name} is there: put the database "
-                "back beside it; or move the log aside to start without a history"
+                f"back beside it; or `scoregate journal set-aside {path}` moves the log aside, and "
+                "the server starts without a history"
             )
         _create(path)
     database = sqlite3.connect(
@@ -78,8 +84,20 @@ def open_database(path: Path, timeout_s: float) -> sqlite3.Connection:
     return database
 
 
-def set_aside(path: str | os.PathLike[str]) -> Path:
-    """Move a journal that cannot be read out of the way, whole; returns where it is now.
+def set_aside(path: str | os.PathLike[str], check: Callable[[], None] = lambda: None) -> list[Path]:
+    """Move a journal that cannot be read out of the way, whole.
+
+    Parameters
+    ----------
+    path
+        The database.
+    check
+        Called while no server can open the journal: what it raises leaves everything in place.
+
+    Returns
+    -------
+    list[Path]
+        Where the database is now, and behind it the files that belong to it.
 
     Raises
     ------
@@ -87,19 +105,35 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
         A process has it open, or it cannot be moved.
     """
     journal = Path(path).resolve()
-    lock = ProcessLock(beside(journal, ".lock"), f"journal {journal}")
+    lock = ProcessLock(
+        beside(journal, ".lock"), f"journal {journal}", "stop that server, then try again"
+    )
+    moved = []
     try:
+        check()
         aside = beside(journal, f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         # The database goes first: without its log it would open, as an older one.
         for suffix in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(FileNotFoundError):
-                beside(journal, suffix).rename(beside(aside, suffix))
+                moved.append(beside(journal, suffix).rename(beside(aside, suffix)))
         sync_directory(journal.parent)
     except OSError as error:
         raise JournalError(f"journal {journal} cannot be moved aside: {error}") from None
     finally:
         lock.release()
-    return aside
+    return moved
+
+
+def looks_like_journal(path: Path) -> bool:
+    """Return whether a file is, or was before it was damaged, a journal."""
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(APPLICATION_ID_AT + 4)
+    except OSError:
+        header = b""
+    number = int.from_bytes(header[APPLICATION_ID_AT:], "big")
+    # No other database of ours has such a lock beside it.
+    return number == APPLICATION_ID or beside(path, ".lock").is_file()
 
 
 def _create(path: Path) -> None:
@@ -116,6 +150,8 @@ def _create(path: Path) -> None:
 
 
 def _check_version(path: Path, database: sqlite3.Connection) -> None:
+    if path.stat().st_size == 0:
+        raise damaged(path, "it is empty")
     application = database.execute("PRAGMA application_id").fetchone()[0]
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
@@ -129,11 +165,12 @@ def _check_version(path: Path, database: sqlite3.Connection) -> None:
         )
 
 
-def damaged(path: Path, what: str) -> JournalError:
+def damaged(path: Path, what: str) -> DamagedJournalError:
     """Return the error for a journal that cannot be trusted."""
-    return JournalError(
-        f"journal {path} is damaged: {what}. Put a copy back; or move the file and its -wal file "
-        "aside, and the server starts without a history, from the newest versions in the repository"
+    return DamagedJournalError(
+        f"journal {path} is damaged: {what}. Put a copy back; or `scoregate journal set-aside "
+        f"{path}` moves it aside, and the server starts without a history, from the newest "
+        "versions in the repository"
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from server.errors import JournalError
 
+ADVICE = "one server has one journal; stop that one, or give this one another"
+
 
 class ProcessLock:
     """Held from construction to `release`.
@@ -22,6 +24,8 @@ class ProcessLock:
         Of the lock file; made if it is not there.
     what
         What the lock protects, for messages.
+    advice
+        What to do where another process holds it.
 
     Raises
     ------
@@ -29,7 +33,7 @@ class ProcessLock:
         Another process holds it, or the file cannot be made.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, advice: str = ADVICE) -> None:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -44,8 +48,7 @@ class ProcessLock:
             os.close(self._descriptor)
             if isinstance(error, BlockingIOError):
                 raise JournalError(
-                    f"{what} is in use by process {holder or '(unknown)'}: one server has one "
-                    "journal; stop that one, or give this one another"
+                    f"{what} is in use by process {holder or '(unknown)'}: {advice}"
                 ) from None
             raise JournalError(
                 f"{what}: its file system has no locks ({error.strerror}): put it on a local disk"

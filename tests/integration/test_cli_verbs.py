@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,7 +27,7 @@ from server.pb.scoregate.v1 import control_pb2_grpc as pb_grpc
 from server.rollout.journal import Journal
 from server.rollout.opening import JOURNAL
 from tests.support.control import ControlWorld, make_certificate, tokens_file
-from tests.support.serving import MODEL, ROOT, copy_repository
+from tests.support.serving import MODEL, ROOT, copy_repository, run_serve
 from tests.support.versions import add_version
 
 
@@ -341,6 +343,7 @@ def test_overrides_and_thresholds_are_listed(world: ControlWorld, tmp_path: Path
         ("models default --ex", {"--expect"}),
         ("overrides l", {"list"}),
         ("thresholds sh", {"show"}),
+        ("journal set", {"set-aside"}),
     ],
 )
 def test_a_shell_completes(typed: str, offers: set[str]) -> None:
@@ -501,3 +504,77 @@ def test_an_altered_export(kept: Path, tmp_path: Path) -> None:
         run("journal", "verify", str(exported))
     with pytest.raises(InputError, match="cannot be written"):
         run("journal", "export", str(kept), "--out", str(tmp_path / "no" / "x"))
+
+
+def test_a_journal_torn_in_the_middle_is_set_aside_and_the_server_starts(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path / "repository")
+    file = repository / JOURNAL
+    with ControlWorld(repository) as world:
+        # Enough changes that their pages fill the middle of the file.
+        for i in range(40):
+            world.control.SetLabels(pb.SetLabelsRequest(set={f"label-{i}": "1"}))
+        last = world.rollout.generation
+        with pytest.raises(JournalError, match=f"in use by process {os.getpid()}: stop that serv"):
+            run("journal", "set-aside", str(file))
+    with pytest.raises(InputError, match=r"is whole: a server can start with it\. Give --force"):
+        run("journal", "set-aside", str(file))
+    whole = file.read_bytes()
+    torn = whole[: len(whole) // 2]
+    file.write_bytes(torn)
+
+    done = run_serve("--repository", str(repository), SCOREGATE_ROLLOUT_JOURNAL=str(file))
+    assert done.returncode == 1
+    [how] = re.findall(r"`scoregate (journal set-aside .*?)`", done.stderr)
+    told = run(*how.split()).splitlines()
+    aside = Path(told[0].partition(": moved aside, to ")[2])
+    assert aside.read_bytes() == torn
+    assert told[-3].startswith("The next start finds no history")
+    assert not file.exists()
+    with ControlWorld(repository) as world:
+        assert world.rollout.generation > last
+        assert len(world.rollout.journal.entries(9)) == 1
+
+
+def test_a_hole_that_a_start_does_not_see_is_damage_too(tmp_path: Path) -> None:
+    repository = copy_repository(tmp_path / "repository")
+    file = repository / JOURNAL
+    with ControlWorld(repository) as world:
+        for i in range(40):
+            world.control.SetLabels(pb.SetLabelsRequest(set={f"label-{i}": "1"}))
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle - 8192 : middle + 8192] = bytes(16384)
+    file.write_bytes(data)
+    # The newest entry is whole, so the server starts; what is older, it says, is not.
+    with ControlWorld(repository) as world:
+        assert len(world.rollout.state().models[0].labels) == 40
+        with pytest.raises(CallError, match=f"DATA_LOSS: .*`scoregate journal set-aside {file}`"):
+            run("history", "-n", "100", "--address", f"127.0.0.1:{world.port.port}")
+    assert "moved aside" in run("journal", "set-aside", str(file))
+
+
+def test_what_is_whole_is_set_aside_by_force_and_what_is_no_journal_never(
+    kept: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is whole"):
+        run("journal", "set-aside", str(kept))
+    moved = run("journal", "set-aside", str(kept), "--force").splitlines()[0].split()[-1]
+    assert "ok: 1 changes" in run("journal", "verify", moved)
+    (tmp_path / "model.onnx").write_bytes(b"a model")
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE x (y)").connection.close()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for name, says in (
+        ("model.onnx", "not a journal"),
+        ("other.db", "not a journal"),
+        ("missing", "nothing there"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: {says}; it is <repository>/.scoregate/jour"):
+            run("journal", "set-aside", str(tmp_path / name), "--force")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("left", [b"", b"x" * 5000])
+def test_what_a_disk_left_of_a_journal_is_set_aside(kept: Path, left: bytes) -> None:
+    kept.write_bytes(left)
+    moved = run("journal", "set-aside", str(kept)).splitlines()[0].split()[-1]
+    assert Path(moved).read_bytes() == left

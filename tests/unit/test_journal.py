@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from server.errors import JournalError
 from server.rollout import journal
+from server.rollout.database import DamagedJournalError
 from server.rollout.entry import Entry, decode_entry, encode_entry
 from server.rollout.journal import Journal, read_export, set_aside
 from tests.support.journals import entry_of, first_plan
@@ -229,7 +230,7 @@ def test_an_export_shows_when_it_was_altered(opened: Journal) -> None:
 def test_a_journal_is_open_once(opened: Journal, path: Path) -> None:
     with pytest.raises(JournalError, match=f"in use by process {os.getpid()}: one server has one"):
         Journal(path)
-    with pytest.raises(JournalError, match="in use by process"):
+    with pytest.raises(JournalError, match=f"in use by process {os.getpid()}: stop that server"):
         set_aside(path)
     opened.close()
     opened.close()
@@ -271,8 +272,9 @@ def test_a_newer_format_of_a_state_is_refused(path: Path) -> None:
 def test_other_files_are_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("not a database, but long enough to look like one" * 100)
-    with pytest.raises(JournalError, match="is damaged: file is not a database"):
+    with pytest.raises(DamagedJournalError, match="is damaged: file is not a database") as caught:
         Journal(path)
+    assert f"`scoregate journal set-aside {path}`" in str(caught.value)
     path.unlink()
     alter(path, "CREATE TABLE other (x)")
     with pytest.raises(JournalError, match="no journal of Scoregate: set another path"):
@@ -283,11 +285,11 @@ def test_other_files_are_refused(path: Path) -> None:
         Journal(path)
 
 
-def test_an_empty_file_is_no_journal(path: Path) -> None:
+def test_an_empty_file_is_a_damaged_journal(path: Path) -> None:
     # Not taken for a new one: it may be what a broken disk left of an old one.
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(JournalError, match="no journal of Scoregate"):
+    with pytest.raises(DamagedJournalError, match="it is empty"):
         Journal(path)
 
 
@@ -384,10 +386,11 @@ def test_a_journal_is_moved_aside_whole_and_a_new_one_goes_on_above(path: Path) 
         shutil.copy(f"{path}-wal", path.with_name("kept"))
     path.write_bytes(b"x" * 8192)
     path.with_name("kept").rename(f"{path}-wal")
-    aside = set_aside(path)
+    aside, log = set_aside(path)
     assert aside.name.startswith("journal.db.damaged-2")
     assert aside.read_bytes() == b"x" * 8192
-    assert Path(f"{aside}-wal").stat().st_size > 0
+    assert log == Path(f"{aside}-wal")
+    assert log.stat().st_size > 0
     assert not path.exists()
     with pytest.raises(JournalError, match="damaged"):
         Journal(aside).verify()
