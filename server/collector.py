@@ -68,8 +68,8 @@ class ScoregateCollector(Collector):
         Returns that plan's generation.
     stores
         The stores of features.
-    drift
-        Yields the families of drift, where it is watched.
+    others
+        Yield the families of other rooms: drift, events.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class ScoregateCollector(Collector):
         served: Callable[[], Sequence[ServedArm]],
         generation: Callable[[], int],
         stores: FeatureStores,
-        drift: Callable[[], Iterator[Metric]] = lambda: iter(()),
+        *others: Callable[[], Iterator[Metric]],
     ) -> None:
         self._metrics = metrics
         self._loop_stats = loop_stats
         self._served = served
         self._generation = generation
         self._stores = stores
-        self._drift = drift
+        self._others = others
 
     def describe(self) -> list[Metric]:
         """Return nothing: the registry then trusts the names instead of collecting twice."""
@@ -99,7 +99,8 @@ class ScoregateCollector(Collector):
         yield from feature_families(snapshot.slots)
         yield from read_families(snapshot)
         yield from store_families(self._stores)
-        yield from self._drift()
+        for families in self._others:
+            yield from families()
         errors = CounterMetricFamily(
             "ml_prediction_errors", "Score calls that did not end with OK.", labels=["code"]
         )

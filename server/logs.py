@@ -1,4 +1,7 @@
-"""Logging of the serving process: text for people, or one JSON object a line, on stderr."""
+"""Logging of the serving process: text for people, or one JSON object a line, on stderr.
+
+A record with `extra={"fields": {...}}` gives these members to its JSON object, too.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

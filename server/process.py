@@ -39,6 +39,10 @@ from server.control.server import ControlPort
 from server.control.servicer import ControlServicer
 from server.control.tls import server_credentials
 from server.errors import StartError
+from server.events.drift import DriftEvents
+from server.events.metrics import event_families
+from server.events.opening import open_events
+from server.events.rollout import RolloutEvents
 from server.files import write_whole
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
@@ -103,6 +107,7 @@ class Server:
         self._access = open_access(settings.control)
         self._credentials = server_credentials(settings.control)
         self.lifecycle = Lifecycle()
+        self.events = open_events(settings, self.lifecycle)
         self.addresses: dict[str, str] = {}
         self.board = PlanBoard()
         self.metrics = Metrics(settings.fast.loops)
@@ -111,7 +116,8 @@ class Server:
             settings, self.board, self.metrics, describe_model, lambda: self.stores.batch
         )
         self._keeper = Keeper(self.rollout, settings.rollout.versions, settings.rollout.poll_s)
-        self.drift = open_drift(settings, self.metrics, self.rollout)
+        self.drift = open_drift(settings, self.metrics, self.rollout, DriftEvents(self.events))
+        self.rollout.listen(RolloutEvents(self.events, self.rollout.journal).take)
         self._loops: LoopGroup | None = None
         self._control: ControlPort | None = None
         self._sidecar: Sidecar | None = None
@@ -119,6 +125,7 @@ class Server:
     def start(self) -> None:
         """Load what is to be served and open the ports, in order; return when ready."""
         log.debug("onnxruntime %s", onnx.library_version())
+        self.events.start()
         reason = self._start_rollout()
         loops = self._open_fast_door()
         self._open_control_port(loops)
@@ -168,6 +175,7 @@ class Server:
             self.drift.stop()
         self._keeper.stop()
         self.rollout.close()
+        self.events.stop()
 
     def _open_fast_door(self) -> LoopGroup:
         fast = self.settings.fast
@@ -208,6 +216,7 @@ class Server:
             self.stores,
             self._access,
             None if self.drift is None else self.drift.watch,
+            self.events,
         )
         self._control = ControlPort(
             settings.control,
@@ -229,6 +238,7 @@ class Server:
             lambda: self.rollout.arms,
             lambda: self.rollout.generation,
             self.stores,
+            lambda: event_families(self.events),
             *([] if self.drift is None else [self.drift.families]),
         )
         settings = self.settings.sidecar

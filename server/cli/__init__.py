@@ -44,6 +44,7 @@ COMMANDS = {
     "freeze": ("server.cli.freeze", "freeze", "Refuse changes for a while."),
     "unfreeze": ("server.cli.freeze", "unfreeze", "Allow changes again."),
     "history": ("server.cli.history", "history", "List who changed what serves, and why."),
+    "events": ("server.cli.events", "events", "Show what happened: drift, rollbacks, changes."),
     "journal": ("server.cli.journal", "journal", "Export, verify, set aside the history on disk."),
     "drift": ("server.cli.drift", "drift", "Show which features moved, how far, and how."),
     "token": ("server.cli.token", "token", "Make and revoke tokens of the control port."),

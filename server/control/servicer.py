@@ -14,10 +14,12 @@ from server.control.access import CONTROL, Access
 from server.control.changes import Changes
 from server.control.convert import Converter, author
 from server.control.drift import read_drift
+from server.control.events import read_events
 from server.control.history import read_history
 from server.control.models import KnownThresholds, Models
 from server.control.status import LoopStats, Status
 from server.control.watch import Watchers
+from server.events.log import EventLog
 from server.lifecycle import Lifecycle
 from server.monitoring.watch import DriftWatch
 from server.pb.scoregate.v1 import control_pb2 as pb
@@ -43,6 +45,8 @@ class ControlServicer(pb_grpc.ControlServicer):
         Who callers are. Whether they may call is for the port's interceptor to say.
     drift
         Who monitors drift; None: nobody.
+    events
+        What happened; None: nothing ever does.
     """
 
     def __init__(
@@ -55,9 +59,11 @@ class ControlServicer(pb_grpc.ControlServicer):
         stores: FeatureStores,
         access: Access | None = None,
         drift: DriftWatch | None = None,
+        events: EventLog | None = None,
     ) -> None:
         self._rollout = rollout
         self._drift = drift
+        self._events = events or EventLog()
         self._access = access or Access()
         self._status = Status(rollout, metrics, lifecycle, loop_stats, addresses, stores)
         self._converter = Converter(KnownThresholds(rollout))
@@ -134,6 +140,10 @@ class ControlServicer(pb_grpc.ControlServicer):
     def GetDrift(self, request: pb.GetDriftRequest, context: Context) -> pb.GetDriftResponse:
         """Return what drift monitoring found last."""
         return read_drift(self._drift, request)
+
+    def GetEvents(self, request: pb.GetEventsRequest, context: Context) -> pb.GetEventsResponse:
+        """Return what happened lately."""
+        return read_events(self._events, request)
 
     def Watch(self, request: pb.WatchRequest, context: Context) -> Iterator[pb.WatchResponse]:
         """Send the plan, changes and traffic, until the caller has enough or the server drains."""

@@ -11,7 +11,7 @@ from fastpath.metrics import Metrics
 from server.config import Settings
 from server.drift import DriftSettings
 from server.monitoring.metrics import drift_families
-from server.monitoring.watch import DriftWatch
+from server.monitoring.watch import DriftWatch, Listener
 from server.rollout.opening import forgets
 from server.rollout.rollout import Rollout
 
@@ -30,7 +30,9 @@ class Drift:
         return drift_families(self.watch, self.capture)
 
 
-def open_drift(settings: Settings, metrics: Metrics, rollout: Rollout) -> Drift | None:
+def open_drift(
+    settings: Settings, metrics: Metrics, rollout: Rollout, listener: Listener | None = None
+) -> Drift | None:
     """Return drift monitoring, not started; None where it is switched off."""
     drift = settings.drift
     if not drift.enabled:
@@ -53,5 +55,6 @@ def open_drift(settings: Settings, metrics: Metrics, rollout: Rollout) -> Drift 
         drain_s=drift.drain_s,
         # A server that forgets what served forgets what it looked like, too.
         directory=None if forgets(settings) else rollout.journal.path.parent / "drift",
+        listener=listener,
     )
     return Drift(capture, watch)

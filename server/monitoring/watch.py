@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fastpath.capture import Capture, CapturedRows
 from fastpath.metrics import Metrics
@@ -58,6 +59,16 @@ class Watched:
         return None if self.monitor is None else self.monitor.evaluation
 
 
+class Listener(Protocol):
+    """Who is told what is found: on drift's thread, so it must not block."""
+
+    def evaluated(self, model: str, version: str, found: Evaluation) -> None:
+        """Take an evaluation."""
+
+    def failed(self, model: str, version: str, error: Exception) -> None:
+        """Take what a monitor raised."""
+
+
 class DriftWatch:
     """Monitors of everything that serves.
 
@@ -79,6 +90,8 @@ class DriftWatch:
         Seconds between two looks at the rings.
     directory
         Where windows are kept across restarts; None: nowhere.
+    listener
+        Is told what is found; None: nobody is.
     """
 
     def __init__(
@@ -92,7 +105,9 @@ class DriftWatch:
         rows_per_s: float,
         drain_s: float,
         directory: Path | None,
+        listener: Listener | None = None,
     ) -> None:
+        self._listener = listener
         self._capture = capture
         self._metrics = metrics
         self._repository = repository
@@ -236,6 +251,19 @@ class DriftWatch:
                     watched.is_proven, watched.n_failed_in_a_row = True, 0
         except Exception as error:  # noqa: BLE001 - whatever it was, serving goes on
             self._fail(watched, error)
+        else:
+            self._tell(watched, evaluation)
+
+    def _tell(self, watched: Watched, found: Evaluation | Exception | None) -> None:
+        if self._listener is None or found is None:
+            return
+        try:
+            if isinstance(found, Exception):
+                self._listener.failed(watched.key.model, watched.key.version, found)
+            else:
+                self._listener.evaluated(watched.key.model, watched.key.version, found)
+        except Exception:
+            log.exception("whoever is told of drift failed")
 
     def _fail(self, watched: Watched, error: Exception) -> None:
         """Count a monitor that raised, and begin anew with another: at once, or after a rest."""
@@ -246,6 +274,7 @@ class DriftWatch:
             watched.key.version,
             exc_info=error,
         )
+        self._tell(watched, error)
         # Kept windows that no monitor was proven with may be why: they are left alone.
         self._open(watched, with_windows=watched.is_proven)
         watched.n_failed_in_a_row += 1

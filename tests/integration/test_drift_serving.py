@@ -112,4 +112,4 @@ def test_windows_survive_a_restart(tmp_path: Path) -> None:
 
 def test_it_can_be_switched_off() -> None:
     with Serving(settings={"drift.enabled": False}) as server:
-        assert "drift" not in server.http("/metrics")[1]
+        assert "ml_drift" not in server.http("/metrics")[1]
