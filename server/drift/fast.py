@@ -63,7 +63,7 @@ class FastWindow:
         time_ms : array of int64, shape (n,), ascending, none before the last row's
         """
         slots = time_ms // self._slot_ms
-        starts = np.flatnonzero(np.append(True, slots[1:] != slots[:-1]))
+        starts = np.flatnonzero(np.append(True, slots[1:] != slots[:-1])).tolist()
         for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):
             self._add_to_slot(int(slots[start]), slice(start, stop), values, fallback, time_ms)
 

@@ -46,6 +46,12 @@ def look(monitor: Monitor) -> Evaluation:
     return evaluation
 
 
+def test_an_evaluation_is_plain_data() -> None:
+    monitor, clock, _ = make_monitor()
+    feed(monitor, clock, make_rows(np.random.default_rng(0), 1000), minutes=30)
+    assert b'"n_rows":1000' in msgspec.json.encode(look(monitor))
+
+
 def test_warming_says_nothing_not_zero() -> None:
     monitor, clock, _ = make_monitor()
     rng = np.random.default_rng(0)
