@@ -86,10 +86,10 @@ def describe(found: Evaluation, before: str) -> dict[str, Any]:
             for feature in features[:N_FEATURES]
         ],
         "reasons": list(found.reasons),
-        "n_rows": found.fast.n_rows,
-        "span_s": round(found.fast.span_s, 1),
+        "n_rows": int(found.fast.n_rows),
+        "span_s": round(float(found.fast.span_s), 1),
     }
 
 
 def _figure(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 4)
+    return None if math.isnan(value) else round(float(value), 4)
