@@ -39,8 +39,10 @@ class Traffic:
     def __init__(self, server: Serving) -> None:
         self.server = server
         self.sent = 0
-        # Decisions before the monitor stands are nobody's.
+        # Decisions before the monitor stands are nobody's, and its rate is set a moment later:
+        # before it is looked at again.
         until(lambda: "ml_drift_state{" in server.http("/metrics")[1])
+        until(lambda: server.metric("ml_drift_evaluations_total", **LABEL, result="ok") >= 1)
 
     def send(self, rows: pd.DataFrame) -> None:
         with grpc.insecure_channel(self.server.fast) as channel:
