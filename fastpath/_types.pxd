@@ -49,6 +49,9 @@ cdef enum source_t:
     SOURCE_BATCH = 3
     SOURCE_DEFAULT = 4
     N_SOURCES = 5
+    # Within the engine and in captured rows: a default for a category outside the vocabulary.
+    # Counted, and told to callers, as SOURCE_DEFAULT.
+    SOURCE_UNSEEN = 5
 
 # Why a value of the request was not used: index of resolved_t.n_missing.
 cdef enum missing_t:

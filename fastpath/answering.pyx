@@ -12,6 +12,7 @@ from fastpath._types cimport (
     SOURCE_DEFAULT,
     SOURCE_ONLINE,
     SOURCE_REQUEST,
+    SOURCE_UNSEEN,
     STATUS_FAILED_PRECONDITION,
     STATUS_INTERNAL,
     STATUS_OK,
@@ -29,9 +30,10 @@ from fastpath.capture cimport (
     hash_id,
     is_sampled,
 )
-from fastpath.metrics cimport add, observe_duration, slot_t
+from fastpath.metrics cimport STAGE_ENCODE, STAGE_SCORE, add, observe_duration, slot_t
 from fastpath.plan cimport arm_t
-from fastpath.rows cimport engine_t, row_t
+from fastpath.rows cimport TIMED_ROWS, engine_t, row_t
+from fastpath.timings cimport observe_timing
 from fastpath.wire cimport OPTION_PROVENANCE, OPTION_TIMINGS
 
 from libc.math cimport exp
@@ -47,6 +49,17 @@ cdef int64_t clock_ns(const engine_t* engine, int64_t now_ns) noexcept nogil:
         return now_ns
     clock_gettime(CLOCK_MONOTONIC, &moment)
     return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+cdef void start_timing(engine_t* engine, int64_t now_ns) noexcept nogil:
+    engine.n_untimed = TIMED_ROWS - 1
+    engine.stage_ns = clock_ns(engine, now_ns)
+
+
+cdef void end_stage(engine_t* engine, int32_t stage, int64_t now_ns) noexcept nogil:
+    cdef int64_t end_ns = clock_ns(engine, now_ns)
+    observe_timing(&engine.shard.stages[stage], end_ns - engine.stage_ns, 1)
+    engine.stage_ns = end_ns
 
 
 cdef int64_t _wall_ms(const engine_t* engine) noexcept nogil:
@@ -65,14 +78,18 @@ cdef void fail_call(
 
 
 cdef void score_batch(
-    engine_t* engine, const arm_t* arm, int32_t n_members, int64_t now_ns
+    engine_t* engine, const arm_t* arm, int32_t n_members, int32_t n_timed, int64_t now_ns
 ) noexcept nogil:
     cdef slot_t* slot = &engine.shard.slots[arm.slot]
     cdef row_t* row
     cdef error_t error
     cdef int32_t i, status, source
     cdef int64_t scored_ns, end_ns
+    cdef int64_t before_ns = 0
     cdef uint64_t n_answered = 0
+    if n_timed > 0:
+        before_ns = clock_ns(engine, now_ns)
+        _observe_queue(engine, n_members, before_ns)
     status = arm.model.score_rows(
         arm.model.impl, engine.thread, <const float* const*> engine.pointers, n_members,
         engine.raw,
@@ -80,6 +97,10 @@ cdef void score_batch(
     add(&engine.shard.batches, 1)
     add(&engine.shard.batch_rows, n_members)
     scored_ns = clock_ns(engine, now_ns)
+    if n_timed > 0:
+        observe_timing(
+            &engine.shard.stages[<int> STAGE_SCORE], (scored_ns - before_ns) // n_members, n_timed
+        )
     if status != 0:
         snprintf(
             error.text, sizeof(error.text), b"model %.*s failed to score (engine code %d)",
@@ -109,9 +130,31 @@ cdef void score_batch(
         _answer(engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - now_ns), scored_ns)
     add(&slot.predictions, n_answered)
     end_ns = clock_ns(engine, now_ns)
+    if n_timed > 0:
+        observe_timing(
+            &engine.shard.stages[<int> STAGE_ENCODE], (end_ns - scored_ns) // n_members, n_timed
+        )
     for i in range(n_members):
         if engine.members[i] >= 0:
             observe_duration(slot, end_ns - engine.batch[engine.members[i]].call_arrival_ns)
+
+
+cdef void _observe_queue(engine_t* engine, int32_t n_members, int64_t before_ns) noexcept nogil:
+    cdef const row_t* row
+    cdef int32_t i
+    for i in range(n_members):
+        row = engine.batch[engine.members[i]]
+        if row.is_timed:
+            observe_timing(&engine.shard.queue, before_ns - row.ready_ns, 1)
+
+
+cdef void _say_defaults(const row_t* row) noexcept nogil:
+    # Callers are not told which default stands in for an unseen category; what was captured is.
+    cdef uint8_t* sources = row.resolved.sources
+    cdef int32_t j
+    for j in range(row.arm.schema.n_features):
+        if sources[j] == SOURCE_UNSEEN:
+            sources[j] = SOURCE_DEFAULT
 
 
 cdef void _capture(
@@ -179,6 +222,7 @@ cdef void _answer(
     response.n_default = row.resolved.n_by_source[<int> SOURCE_DEFAULT]
     response.arm = arm.encoded
     if row.options & OPTION_PROVENANCE:
+        _say_defaults(row)
         response.provenance = row.resolved.sources
         response.n_provenance = arm.schema.n_features
         if row.has_reads:

@@ -12,6 +12,7 @@ Rules
 * Work whose deadline has passed is dropped before it is scored; so is cancelled work.
 * Time is a parameter. The engine reads a clock only for what it measures itself (the duration
   histogram, stage timings, the time inside a request id of ours), and none with a fixed clock.
+* Of `TIMED_ROWS` calls one has its stages timed; the others pay a decrement for it.
 
 How it works: `features` and `stored` fill a row source by source, `reading` asks the stores,
 `waiting` keeps the rows that wait, `answering` scores and encodes what is ready.
@@ -27,21 +28,20 @@ from fastpath._types cimport (
     SOURCE_REQUEST,
     STATUS_CANCELLED,
     STATUS_DEADLINE_EXCEEDED,
-    STATUS_FAILED_PRECONDITION,
     STATUS_INVALID_ARGUMENT,
-    STATUS_NOT_FOUND,
     STATUS_OK,
     STATUS_UNAVAILABLE,
     error_t,
     span_t,
 )
-from fastpath.answering cimport clock_ns, fail_call, score_batch
+from fastpath.answering cimport clock_ns, end_stage, fail_call, score_batch, start_timing
 from fastpath.c.clock cimport CLOCK_REALTIME, clock_gettime, timespec
 from fastpath.entities cimport choose_entity
 from fastpath.features cimport resolve_request, resolve_rest
-from fastpath.metrics cimport add, slot_t
-from fastpath.plan cimport arm_t, find_model, find_override, pin, plan_model_t, refusal_t, unpin
+from fastpath.metrics cimport STAGE_FEATURES, STAGE_PARSE, STAGE_ROUTE, add, slot_t
+from fastpath.plan cimport arm_t, find_model, find_override, pin, plan_model_t, unpin
 from fastpath.reading cimport read_groups
+from fastpath.refusals cimport refuse_layout, refuse_model
 from fastpath.request_id cimport make_request_id
 from fastpath.routing cimport bucket_of, hash_of
 from fastpath.rows cimport MAX_BATCH, SLAB_VALUES, row_t, waiting_t
@@ -57,24 +57,12 @@ from fastpath.wire cimport (
 )
 
 from libc.stdint cimport INT64_MAX, uint64_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 cdef enum:
     FIRST_OUT_BYTES = 16384      # holds any answer of ordinary names and 1,024 sources
-    NAME_SHOWN_BYTES = 80        # of a caller's text inside an error text
-
-
-cdef int _shown(span_t text) noexcept nogil:
-    # How many bytes of a caller's text an error shows, cut between characters.
-    cdef size_t size = text.size
-    if size > NAME_SHOWN_BYTES:
-        size = NAME_SHOWN_BYTES
-        while size > 0 and (text.data[size] & 0xC0) == 0x80:
-            size -= 1
-    return <int> size
 
 
 cdef span_t _routing_key(const request_t* request, const plan_model_t* model) noexcept nogil:
@@ -134,48 +122,6 @@ cdef void engine_detach(engine_t* engine) noexcept nogil:
         engine.store.detach(engine.store.impl)
 
 
-cdef void _unknown_model(engine_t* engine, call_t* call) noexcept nogil:
-    cdef const request_t* request = &engine.request
-    cdef span_t known = engine.plan.models[engine.plan.default_model].name
-    cdef error_t error
-    snprintf(
-        error.text, sizeof(error.text),
-        b"model \"%.*s\" is not served; leave the name empty for the default model \"%.*s\"",
-        _shown(request.model), <const char*> request.model.data, _shown(known),
-        <const char*> known.data,
-    )
-    fail_call(engine, call, STATUS_NOT_FOUND, error.text)
-
-
-cdef void _unknown_layout(engine_t* engine, call_t* call, const arm_t* arm) noexcept nogil:
-    """Say both fingerprints and, as far as anybody knows, the difference."""
-    cdef const request_t* request = &engine.request
-    cdef const refusal_t* refusal = NULL
-    cdef error_t error
-    cdef int32_t i
-    for i in range(arm.n_refusals):
-        if arm.refusals[i].fingerprint == request.layout:
-            refusal = &arm.refusals[i]
-    if refusal is not NULL:
-        snprintf(
-            error.text, sizeof(error.text),
-            b"layout %016llx cannot be read by model %.*s (its own is %016llx): it %.*s",
-            <unsigned long long> request.layout, <int> arm.title.size,
-            <const char*> arm.title.data, <unsigned long long> arm.schema.fingerprint,
-            <int> refusal.text.size, <const char*> refusal.text.data,
-        )
-    else:
-        snprintf(
-            error.text, sizeof(error.text),
-            b"layout %016llx, with %d values, is not one of model %.*s (its own is %016llx, with "
-            b"%d); ask GetModel for the layouts that it takes",
-            <unsigned long long> request.layout, <int> request.n_values, <int> arm.title.size,
-            <const char*> arm.title.data, <unsigned long long> arm.schema.fingerprint,
-            <int> arm.schema.n_features,
-        )
-    fail_call(engine, call, STATUS_FAILED_PRECONDITION, error.text)
-
-
 cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) noexcept nogil:
     """Begin a row: its id, its bucket, its arm. It is not in the batch yet."""
     cdef const request_t* request = &engine.request
@@ -186,6 +132,7 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
     row.call = call
     row.waiting = NULL
     row.has_reads = 0
+    row.ready_ns = call.arrival_ns
     row.event_time_ms = request.event_time_ms
     row.options = request.options
     row.features_ns = 0
@@ -277,6 +224,12 @@ cdef void engine_score(
     cdef int64_t before_ns = 0
     error.status = STATUS_OK
     error.text[0] = 0
+    if engine.n_rows == MAX_BATCH or engine.n_values + MAX_FEATURES > SLAB_VALUES:
+        _score_rows(engine, clock_ns(engine, now_ns))
+    engine.is_timed = engine.n_untimed == 0
+    engine.n_untimed -= 1
+    if engine.is_timed:
+        start_timing(engine, now_ns)
     if engine.plan is NULL:
         fail_call(
             engine, call, STATUS_UNAVAILABLE,
@@ -286,9 +239,11 @@ cdef void engine_score(
     if decode_request(message, n_message, request, &error) != 0:
         fail_call(engine, call, error.status, error.text)
         return
+    if engine.is_timed:
+        end_stage(engine, STAGE_PARSE, now_ns)
     index = find_model(engine.plan, request.model.data, request.model.size)
     if index < 0:
-        _unknown_model(engine, call)
+        refuse_model(engine, call)
         return
     if request.form == FORM_NONE:
         fail_call(
@@ -296,15 +251,17 @@ cdef void engine_score(
             b"the request holds no features: set `dense` or `named`",
         )
         return
-    if engine.n_rows == MAX_BATCH or engine.n_values + MAX_FEATURES > SLAB_VALUES:
-        _score_rows(engine, clock_ns(engine, now_ns))
     row = _new_row(engine, call, &engine.plan.models[index])
     arm = row.arm
     if request.form == FORM_DENSE:
         gather = _find_gather(arm, request.layout)
         if gather is NULL:
-            _unknown_layout(engine, call, arm)
+            refuse_layout(engine, call, arm)
             return
+    row.is_timed = engine.is_timed
+    if engine.is_timed:
+        end_stage(engine, STAGE_ROUTE, now_ns)
+        row.features_from_ns = engine.stage_ns
     row.resolved.row = &engine.slab[engine.n_values]
     row.resolved.sources = &engine.source_slab[engine.n_values]
     if request.options & OPTION_TIMINGS:
@@ -314,10 +271,13 @@ cdef void engine_score(
         decode_request(message, n_message, request, &error)
         row.parse_ns = <uint64_t> (clock_ns(engine, now_ns) - before_ns)
         before_ns = clock_ns(engine, now_ns)
+        engine.stage_ns = before_ns
     code = _resolve(engine, row, gather, now_ns, &error)
     if code < 0:
         fail_call(engine, call, error.status, error.text)
     elif code > 0:
+        if engine.is_timed:
+            end_stage(engine, STAGE_FEATURES, now_ns)
         if request.options & OPTION_TIMINGS:
             row.features_ns = <uint64_t> (clock_ns(engine, now_ns) - before_ns)
         engine.n_values += arm.schema.n_features
@@ -343,7 +303,7 @@ cdef void _drop_late(engine_t* engine, int64_t now_ns) noexcept nogil:
 
 cdef void _score_rows(engine_t* engine, int64_t now_ns) noexcept nogil:
     """Score the batch, each arm once, and complete every call of it."""
-    cdef int32_t first, i, n_members
+    cdef int32_t first, i, n_members, n_timed
     cdef row_t* row
     cdef const arm_t* arm
     _drop_late(engine, now_ns)
@@ -352,6 +312,7 @@ cdef void _score_rows(engine_t* engine, int64_t now_ns) noexcept nogil:
             continue
         arm = engine.batch[first].arm
         n_members = 0
+        n_timed = 0
         for i in range(first, engine.n_rows):
             row = engine.batch[i]
             if row.arm_pending and row.arm == arm:
@@ -359,7 +320,8 @@ cdef void _score_rows(engine_t* engine, int64_t now_ns) noexcept nogil:
                 engine.members[n_members] = i
                 engine.pointers[n_members] = row.resolved.row
                 n_members += 1
-        score_batch(engine, arm, n_members, now_ns)
+                n_timed += row.is_timed
+        score_batch(engine, arm, n_members, n_timed, now_ns)
     for i in range(engine.n_rows):
         if engine.batch[i].waiting is not NULL:
             release(engine, engine.batch[i].waiting)
@@ -376,6 +338,9 @@ cdef void _take_ready(engine_t* engine, int64_t now_ns) noexcept nogil:
             _score_rows(engine, clock_ns(engine, now_ns))
         error.status = STATUS_OK
         if _finish(engine, &waiting.row, &error) == 0:
+            if waiting.row.is_timed:
+                engine.stage_ns = waiting.row.features_from_ns
+                end_stage(engine, STAGE_FEATURES, now_ns)
             _to_batch(engine, &waiting.row)
         else:
             fail_call(engine, waiting.row.call, error.status, error.text)

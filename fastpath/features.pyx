@@ -43,6 +43,7 @@ from fastpath._types cimport (
     SOURCE_DEFAULT,
     SOURCE_ONLINE,
     SOURCE_REQUEST,
+    SOURCE_UNSEEN,
     STATUS_FAILED_PRECONDITION,
     STATUS_INVALID_ARGUMENT,
     error_t,
@@ -369,7 +370,7 @@ cdef int32_t keep_limits(const schema_t* schema, resolved_t* out, error_t* error
 
 cdef inline bint is_fallback(const schema_t* schema, int32_t j, uint8_t source) noexcept nogil:
     cdef int32_t group
-    if source == SOURCE_DEFAULT:
+    if source == SOURCE_DEFAULT or source == SOURCE_UNSEEN:
         return True
     if source != SOURCE_BATCH:
         return False
@@ -390,7 +391,9 @@ cdef int32_t resolve_rest(
             if schema.features[j].required:
                 return lacks_required(error, &schema.features[j], out.sources[j] & ~VACANT)
             out.row[j] = schema.features[j].default_value
-            out.sources[j] = SOURCE_DEFAULT
+            out.sources[j] = (
+                SOURCE_UNSEEN if out.sources[j] == (VACANT | MISSING_UNSEEN) else SOURCE_DEFAULT
+            )
             out.n_by_source[<int> SOURCE_DEFAULT] += 1
             fallbacks.default_value[schema.features[j].group + 1] += 1
         elif out.sources[j] == SOURCE_BATCH and is_fallback(schema, j, SOURCE_BATCH):
@@ -416,8 +419,8 @@ def resolve_message(Schema schema not None, Gather gather, bytes message not Non
     Returns
     -------
     dict
-        `row`: numpy.ndarray of float32, shape (n_features,); `sources`: bytes, one
-        scoregate.v1.FeatureSource per feature; `n_by_source`: list of int by source; `n_missing`:
+        `row`: numpy.ndarray of float32, shape (n_features,); `sources`: bytes, per feature one
+        scoregate.v1.FeatureSource, or 5: a default for a category outside the vocabulary; `n_by_source`: list of int by source; `n_missing`:
         dict from absent, null, infinite, range and unseen to int; `degraded`: bool.
 
     Raises

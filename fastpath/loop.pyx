@@ -48,6 +48,7 @@ from fastpath.reactor cimport (
     monotonic_ns,
 )
 from fastpath.service cimport Service
+from fastpath.timings cimport read_timing
 
 import os
 import socket
@@ -398,7 +399,7 @@ cdef class LoopGroup:
         -------
         list of dict
             Per loop: open_connections, accepted, refused, closed, calls, handed_over, iterations,
-            bytes_in, bytes_out, resets, calmed, broken, http_answers, held_bytes, and
+            busy_ns (monotonic time between one wait's end and the next one's beginning), bytes_in, bytes_out, resets, calmed, broken, http_answers, held_bytes, and
             status_0 to status_16, the network answers by gRPC status.
         """
         answer = []
@@ -415,6 +416,7 @@ cdef class LoopGroup:
                 "calls": read(&loop.counters.calls),
                 "handed_over": read(&loop.counters.handed_over),
                 "iterations": read(&loop.counters.iterations),
+                "busy_ns": read(&loop.busy_ns),
                 "bytes_in": read(&loop.counters.bytes_in),
                 "bytes_out": read(&loop.counters.bytes_out),
                 "resets": read(&loop.counters.resets),
@@ -427,6 +429,18 @@ cdef class LoopGroup:
                 row[f"status_{j}"] = read(&loop.counters.statuses[j])
             answer.append(row)
         return answer
+
+    def iterations(self) -> list[tuple[tuple[int, ...], int]]:
+        """Read the histogram of every loop's iterations, while they run.
+
+        Returns
+        -------
+        list of (tuple of int, int)
+            Per loop: counts by `fastpath.timings.TIMING_BOUNDS_NS` and one more, not cumulative;
+            and the sum in nanoseconds. An iteration is from the end of one wait to the next one.
+        """
+        cdef int32_t i
+        return [read_timing(&self.loops[i].iterations) for i in range(self.n_loops)]
 
 
 cdef int64_t read(const int64_t* counter) noexcept nogil:

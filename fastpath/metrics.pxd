@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from fastpath._types cimport MAX_GROUPS, N_MISSING, N_OUTCOMES, N_SOURCES, N_STATUSES
 from fastpath.c.atomic cimport __ATOMIC_RELAXED, store_u64
+from fastpath.timings cimport timing_t
 
 cdef enum:
     MAX_SLOTS = 256              # (model, version) pairs that a process may ever serve
@@ -10,6 +11,15 @@ cdef enum:
     MAX_DECISIONS = 16           # thresholds of a model, plus its default decision
     N_READ_BOUNDS = 14
     N_READ_BUCKETS = 15
+
+# What a timed row's time went to. What each holds: see metrics.pyx.
+cdef enum stage_t:
+    STAGE_PARSE = 0
+    STAGE_FEATURES = 1
+    STAGE_ROUTE = 2
+    STAGE_SCORE = 3
+    STAGE_ENCODE = 4
+    N_STAGES = 5
 
 
 # Counters of one (model, version) on one thread. One writer: the thread.
@@ -35,6 +45,8 @@ ctypedef struct shard_t:
     uint64_t[N_OUTCOMES] batch_reads
     uint64_t[N_READ_BUCKETS] read_buckets        # online reads, not cumulative
     uint64_t read_sum_ns
+    timing_t[N_STAGES] stages    # of timed rows
+    timing_t queue               # of timed rows: from ready to the start of scoring
     slot_t[MAX_SLOTS] slots
 
 

@@ -6,6 +6,7 @@ from fastpath.store import OUTCOMES as OUTCOMES
 DURATION_BOUNDS_NS: tuple[int, ...]
 READ_BOUNDS_NS: tuple[int, ...]
 MISSING_CAUSES: tuple[str, ...]
+STAGES: tuple[str, ...]
 SOURCES: tuple[str, ...]
 
 class SlotSnapshot(NamedTuple):
@@ -30,6 +31,8 @@ class Snapshot(NamedTuple):
     batch_reads: dict[str, int]
     read_buckets: tuple[int, ...]
     read_sum_ns: int
+    stages: dict[str, tuple[tuple[int, ...], int]]
+    queue: tuple[tuple[int, ...], int]
 
 class Metrics:
     def __new__(cls, n_threads: int) -> Metrics: ...

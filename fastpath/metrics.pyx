@@ -8,6 +8,12 @@ Rules
   is loaded, unloaded or loaded again.
 * A duration is counted from the complete message to the encoded answer, into the buckets of
   `DURATION_BOUNDS_NS`.
+* Stages are counted of one row in 61 (see `engine`): parse is decoding the message; route is the
+  model, the bucket, the arm and the layout; features is everything until the row is complete, with
+  the wait for its stores where it waits; score and encode are its batch's, divided by the batch's
+  rows: encode is the decision, the capture, the encoding and handing the answer to the transport.
+  The queue's delay is from the start of the iteration that made the row ready, by its message or
+  by its store's last answer, to the start of its batch's scoring.
 
 A snapshot is not a cut in time: its counters are read one after the other while the loops go on.
 """
@@ -17,6 +23,7 @@ from typing import NamedTuple
 from fastpath.errors import FastpathError
 from fastpath.store import OUTCOMES
 
+from fastpath.timings cimport read_timing
 from fastpath.c.atomic cimport __ATOMIC_RELAXED, load_u64
 
 from libc.stdlib cimport free
@@ -39,6 +46,7 @@ cdef int64_t[N_READ_BOUNDS] READ_BOUNDS = [
 READ_BOUNDS_NS = tuple(READ_BOUNDS[i] for i in range(N_READ_BOUNDS))
 
 MISSING_CAUSES = ("absent", "null", "infinite", "range", "unseen")
+STAGES = ("parse", "features", "route", "score", "encode")
 SOURCES = ("unspecified", "request", "online", "batch", "default")
 
 
@@ -69,6 +77,8 @@ class Snapshot(NamedTuple):
     batch_reads: dict                # outcome -> reads of batch records
     read_buckets: tuple              # not cumulative; one more than READ_BOUNDS_NS
     read_sum_ns: int
+    stages: dict                     # stage -> (buckets, sum_ns) of timed rows
+    queue: tuple                     # (buckets, sum_ns): from ready to the start of scoring
 
 
 cdef void observe_duration(slot_t* slot, int64_t duration_ns) noexcept nogil:
@@ -195,6 +205,8 @@ cdef class Metrics:
                 batch_reads={OUTCOMES[i]: total.batch_reads[i] for i in range(1, N_OUTCOMES)},
                 read_buckets=tuple([total.read_buckets[i] for i in range(N_READ_BUCKETS)]),
                 read_sum_ns=total.read_sum_ns,
+                stages={STAGES[i]: read_timing(&total.stages[i]) for i in range(N_STAGES)},
+                queue=read_timing(&total.queue),
             )
         finally:
             free(memory)

@@ -6,6 +6,7 @@ from fastpath.handover cimport queue_t
 from fastpath.http2 cimport GATHER_ROOM_BYTES, connection_t, counters_t, host_t
 from fastpath.poller cimport poller_t
 from fastpath.pool cimport pool_t
+from fastpath.timings cimport timing_t
 
 cdef enum:
     READ_BYTES = 65536           # per connection and iteration, so that none starves the others
@@ -77,6 +78,10 @@ ctypedef struct loop_t:
     peer_t* to_tick              # next to look at in the round under way; NULL: none is
     int32_t n_lingering
     int64_t last_tick_ns
+    int64_t woke_ns              # when the last wait ended
+    int32_t has_iterated         # since then
+    int64_t busy_ns              # counter: from a wait's end to the next one's beginning
+    timing_t iterations          # those times, where something was to be done
     uint8_t[READ_BYTES] read_buffer
     uint8_t[WRITE_BYTES] write_buffer
 

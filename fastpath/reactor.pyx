@@ -22,6 +22,9 @@ own pace until it holds none, for five seconds at most.
 A connection that we end is shut down for writing and read until its end, for a second at most:
 closing with unread bytes would make the kernel drop the GOAWAY that says why.
 
+The time from the end of a wait to the next one is what a loop is busy; polling (`spin_ns`) is
+waiting. It is counted with every wait, and beside it as an iteration's length where one ran.
+
 What it does not do: timers of connections finer than its tick (a second; a tenth while draining or
 lingering). A tick goes round the connections a few at a time, between the loop's other work.
 """
@@ -59,6 +62,7 @@ from fastpath.http2 cimport (
 )
 from fastpath.poller cimport poller_clear, poller_init, poller_wait, poller_watch
 from fastpath.pool cimport pool_allocate, pool_clear, pool_free, pool_init, pool_shrink
+from fastpath.timings cimport observe_timing
 
 cdef enum:
     ACCEPTS_PER_EVENT = 64
@@ -379,11 +383,22 @@ cdef void start_drain(loop_t* loop) noexcept nogil:
         peer = peer.next
 
 
+cdef void count_time(loop_t* loop) noexcept nogil:
+    cdef int64_t spent_ns = loop.host.now_ns - loop.woke_ns
+    atomic_store(&loop.busy_ns, loop.busy_ns + spent_ns, ATOMIC_RELAXED)
+    if loop.has_iterated:
+        loop.has_iterated = 0
+        observe_timing(&loop.iterations, spent_ns, 1)
+
+
 cdef int32_t wait(loop_t* loop, int64_t until_ns) noexcept nogil:
     # Ready events. Blocks until until_ns or the service's own time, when there is nothing to do
     # and spinning has found nothing.
     cdef int64_t since_ns
     cdef int n = 0
+    # Also for what follows: a tick may be late by an iteration, a service's timer not.
+    loop.host.now_ns = monotonic_ns()
+    count_time(loop)
     if loop.host.service.wake_ns != NULL:
         loop.wake_ns = max(<int64_t> 0, loop.host.service.wake_ns(loop.host.service.context))
     else:
@@ -393,19 +408,16 @@ cdef int32_t wait(loop_t* loop, int64_t until_ns) noexcept nogil:
     if loop.host.dirty != NULL or loop.to_tick != NULL:
         until_ns = 0
     elif loop.spin_ns > 0:
-        since_ns = monotonic_ns()
-        loop.host.now_ns = since_ns
+        since_ns = loop.host.now_ns
         while n == 0 and loop.host.now_ns - since_ns < loop.spin_ns and (
             loop.host.now_ns < until_ns
         ):
             n = poller_wait(&loop.poller, 0)
             loop.host.now_ns = monotonic_ns()
-        if n != 0:
-            return n
-    elif until_ns == loop.wake_ns:
-        loop.host.now_ns = monotonic_ns()  # a tick may be late by an iteration, a timer not
-    n = poller_wait(&loop.poller, until_ns - loop.host.now_ns)
-    loop.host.now_ns = monotonic_ns()
+    if n == 0:
+        n = poller_wait(&loop.poller, until_ns - loop.host.now_ns)
+        loop.host.now_ns = monotonic_ns()
+    loop.woke_ns = loop.host.now_ns
     return n
 
 
@@ -445,6 +457,7 @@ cdef void iterate(loop_t* loop, int32_t n) noexcept nogil:
     # With the n events of the last wait.
     cdef int32_t i
     loop.counters.iterations += 1
+    loop.has_iterated = 1
     loop.host.service.enter(loop.host.service.context)
     for i in range(n):
         handle(loop, &loop.poller.events[i])
@@ -500,6 +513,7 @@ cdef void loop_run(loop_t* loop) noexcept nogil:
     pthread_setname_np(pthread_self(), name)
     loop.host.now_ns = monotonic_ns()
     loop.last_tick_ns = loop.host.now_ns
+    loop.woke_ns = loop.host.now_ns
     if loop.host.service.attach != NULL:
         loop.host.service.attach(loop.host.service.context, &loop.watcher, loop.host.now_ns)
     while True:

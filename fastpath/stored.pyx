@@ -2,7 +2,8 @@
 
 Rules: a record fills features that the request left vacant, never others. Its values obey the
 feature's rules as the request's do, except that a value outside a range that *rejects* is only
-missing: the caller cannot mend a store. Ages count from the request's event time; a record from
+missing: the caller cannot mend a store; and a code outside a vocabulary leaves the feature marked
+as unseen. Ages count from the request's event time; a record from
 after that moment is as fresh as can be. An online record is judged feature by feature (time to
 live), a batch record as a whole (maximal age). A record of a layout that no loaded schema
 declares, or whose size does not fit its layout, is not read at all.
@@ -17,8 +18,10 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from fastpath._types cimport (
+    FEATURE_CATEGORICAL,
     FEATURE_NUMERIC,
     MAX_ENTITY_ID_BYTES,
+    MISSING_UNSEEN,
     OUTCOME_FOREIGN,
     OUTCOME_HIT,
     OUTCOME_MALFORMED,
@@ -98,6 +101,8 @@ cdef int32_t _fill(
             row[j] = value
             sources[j] = <uint8_t> source
             n_filled += 1
+        elif schema.features[j].type == FEATURE_CATEGORICAL and value == value:
+            sources[j] = VACANT | MISSING_UNSEEN
     out.n_by_source[source] += n_filled
     return is_fresh
 

@@ -174,6 +174,7 @@ cdef void _end_read(
     if waiting.n_pending == 0:
         _remove(engine, waiting)
         waiting.row.features_ns += <uint64_t> (now_ns - waiting.since_ns)
+        waiting.row.ready_ns = now_ns
         waiting.next = NULL
         engine.ready_end[0] = waiting
         engine.ready_end = &waiting.next

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from fastpath.metrics import DURATION_BOUNDS_NS, Metrics, SlotSnapshot
 from server.feature_metrics import feature_families, read_families, store_families
+from server.health_metrics import stage_families
 from server.rollout.plans import ServedArm
 from server.stores import FeatureStores
 
@@ -69,7 +70,7 @@ class ScoregateCollector(Collector):
     stores
         The stores of features.
     others
-        Yield the families of other rooms: drift, events.
+        Yield the families of other rooms: the process's health, drift, events.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class ScoregateCollector(Collector):
         yield from _predictions(snapshot.slots)
         yield from feature_families(snapshot.slots)
         yield from read_families(snapshot)
+        yield from stage_families(snapshot)
         yield from store_families(self._stores)
         for families in self._others:
             yield from families()

@@ -44,6 +44,7 @@ from server.events.metrics import event_families
 from server.events.opening import open_events
 from server.events.rollout import RolloutEvents
 from server.files import write_whole
+from server.health_metrics import Health
 from server.lifecycle import Lifecycle, State
 from server.memory import resident_bytes
 from server.monitoring.opening import open_drift
@@ -238,6 +239,7 @@ class Server:
             lambda: self.rollout.arms,
             lambda: self.rollout.generation,
             self.stores,
+            Health(loops, self.lifecycle).families,
             lambda: event_families(self.events),
             *([] if self.drift is None else [self.drift.families]),
         )

@@ -54,6 +54,8 @@ class Reference:
         What those come from; 0 where there are none.
     time_ms : int or None
         When the reference was made.
+    newest_ms : int or None
+        Event time of its newest row, where its rows had times.
     name : str
         What rows it was made of, for people.
     digest : bytes
@@ -74,6 +76,7 @@ class Reference:
     null_chunk_rows: int
     n_null_chunks: int
     time_ms: int | None
+    newest_ms: int | None
     digest: bytes
     name: str = VALIDATION_ROWS
     notes: tuple[str, ...] = field(default=())
@@ -177,8 +180,11 @@ def reference_from_arrays(
     fallback = columns.fallback(counts)
     if "fallback_count" in arrays:
         fallback[:] = reader.whole("fallback_count", n - 1)
-    else:  # an export knows no stores: what was missing would have been a default
+    else:  # an export knows no stores: what was missing or unseen would have been a default
         fallback[:] = missing[:-1]
+        for j in np.flatnonzero(columns.is_category[:-1]):
+            fallback[j] += columns.bins(counts, j)[-1]
+    times = reader.whole("time_ms", 2) if "time_ms" in arrays else None
     hours = _hours(reader, columns, notes)
     effect = reader.optional("design_effect", n)
     if effect is None:
@@ -198,6 +204,7 @@ def reference_from_arrays(
         null_chunk_rows=chunk_rows,
         n_null_chunks=n_chunks,
         time_ms=time_ms,
+        newest_ms=None if times is None else int(times[1]),
         digest=_digest(arrays, expected),
         name=name,
         notes=tuple(notes),

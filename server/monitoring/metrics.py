@@ -103,6 +103,23 @@ def _windows(watched: Sequence[Watched]) -> Iterator[Metric]:
         evaluated.add_metric(label, 0 if found is None else found.time_ms / 1000)
         took.add_metric(label, math.nan if found is None else found.duration_s)
     yield from (rows, span, evaluated, took)
+    yield _reference_times(watched)
+
+
+def _reference_times(watched: Sequence[Watched]) -> Metric:
+    taken = _gauge(
+        "ml_drift_reference_timestamp_seconds",
+        "When the newest row of the reference was taken; where the export had no event times, when "
+        "the reference was made. Old: drift since then is to be expected; train on newer rows.",
+    )
+    for one in watched:
+        if one.monitor is None:
+            continue
+        reference = one.monitor.reference
+        time_ms = reference.time_ms if reference.newest_ms is None else reference.newest_ms
+        if time_ms is not None:
+            taken.add_metric(list(one.key[:2]), time_ms / 1000)
+    return taken
 
 
 def _work(watched: Sequence[Watched], capture: Capture) -> Iterator[Metric]:

@@ -52,14 +52,9 @@ START_S = 30.0
 PATIENCE_S = 30.0
 INTERVAL = "500ms"
 
-HEALTH = "comes with the loops' own timings"
 # What rules and dashboards ask for although no server has it yet. A metric that a server has may
 # not stand here: whoever adds one takes it off, and from then on its queries must find data.
 PENDING: Mapping[str, str] = {
-    "ml_drift_reference_timestamp_seconds": "references do not say yet when their rows were taken",
-    "scoregate_loop_busy_ratio": HEALTH,
-    "scoregate_loop_iteration_seconds_bucket": HEALTH,
-    "scoregate_stage_duration_seconds_bucket": HEALTH,
 }
 # A monitor that warms up says NaN, which is an answer.
 NAN_IS_DATA = re.compile(r"ml_(data_drift|drift|feature_drift|feature_missing|score_drift)_")

@@ -19,7 +19,7 @@ from fastpath.schema import FeatureSpec, Gather, Schema
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 
 NAN, INF = math.nan, math.inf
-REQUEST, DEFAULT = 1, 4
+REQUEST, DEFAULT, UNSEEN = 1, 4, 5
 VOCABULARY = ("BE", "", "FR", "zażółć")
 SPECS = (
     FeatureSpec("amount", "numeric", default=-1.0, minimum=-1.0, maximum=100.1),
@@ -99,9 +99,13 @@ def check(
     got = resolve_message(schema, gather, data)
     row = [float32(s.default) if isinstance(v, str) else v for s, v in pairs]
     assert got["row"].tobytes() == np.array(row, dtype=np.float32).tobytes()
-    sources = [DEFAULT if isinstance(v, str) else REQUEST for v in verdicts]
+    by_verdict = {"unseen": UNSEEN}
+    sources = [
+        by_verdict.get(v, DEFAULT) if isinstance(v, str) else REQUEST for v in verdicts
+    ]
     assert list(got["sources"]) == sources
-    assert got["n_by_source"] == [sources.count(source) for source in range(5)]
+    told = [min(source, DEFAULT) for source in sources]
+    assert got["n_by_source"] == [told.count(source) for source in range(5)]
     missing = Counter(v for v in verdicts if isinstance(v, str))
     assert got["n_missing"] == {
         key: missing[key] for key in ("absent", "null", "infinite", "range", "unseen")

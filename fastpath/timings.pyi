@@ -1,0 +1,1 @@
+TIMING_BOUNDS_NS: tuple[int, ...]
