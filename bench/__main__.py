@@ -21,6 +21,8 @@ from bench import (
     history,
     kernels,
     model,
+    monitoring,
+    monitoring_plan,
     results,
     rollout,
     rollout_plan,
@@ -35,7 +37,7 @@ from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
-OWN = ("latest", "features", "rollout", "crosscheck")  # what is no scenario
+OWN = ("latest", "features", "rollout", "monitoring", "crosscheck")  # what is no scenario
 
 
 def table(values: dict[str, Any], targets: list[Target]) -> str:
@@ -110,6 +112,8 @@ def main() -> int:
             valid = _features(folder, quick, display, command) and valid
         if "rollout" in names:
             valid = _rollout(folder, quick, display, command) and valid
+        if "monitoring" in names:
+            valid = _monitoring(folder, quick, display, command) and valid
         if "crosscheck" in names:
             _crosscheck(folder, quick, display, command)
         for wanted in scenarios:
@@ -175,6 +179,23 @@ def _rollout(folder: Path, quick: bool, display: Display, command: str) -> bool:
     for reason in values["invalid_reasons"]:
         print(f"NOT VALID: {reason}")
     results.save(folder / "rollout.json", results.document(values, targets, command))
+    return bool(values["valid"])
+
+
+def _monitoring(folder: Path, quick: bool, display: Display, command: str) -> bool:
+    """Measure what watching costs; what cannot be measured ends nothing else."""
+    try:
+        plan = monitoring_plan.QUICK if quick else monitoring_plan.FULL
+        found = monitoring.run(plan, display, free_core())
+    except BenchError as error:
+        display.end()
+        print(f"\nMonitoring\nNOT RUN: {error}", file=sys.stderr)
+        return False
+    values, targets = monitoring.summary(found)
+    print(f"\nWatched for drift, and scraped\n{table(values, targets)}")
+    for reason in values["invalid_reasons"]:
+        print(f"NOT VALID: {reason}")
+    results.save(folder / "monitoring.json", results.document(values, targets, command))
     return bool(values["valid"])
 
 

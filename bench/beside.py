@@ -22,6 +22,7 @@ from bench.errors import LoadError
 from bench.generator import Generator, Limits, Schedule
 from bench.message import Message
 from bench.targets import Target
+from server.priority import stand_back
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and SETTINGS
 SETTINGS_ACK = bytes([0, 0, 0, 4, 1, 0, 0, 0, 0])
@@ -94,19 +95,34 @@ def _is_lost(sock: socket.socket) -> bool:
     return True
 
 
-class _Scraper(threading.Thread):
-    """Reads /metrics again and again over one connection."""
+class Scraper(threading.Thread):
+    """Reads /metrics again and again over one connection.
 
-    def __init__(self, sidecar: str, every_s: float) -> None:
+    Parameters
+    ----------
+    sidecar
+        "host:port".
+    every_s
+        Pause after each scrape.
+    steps_back
+        Whether it makes way for everything else on its core, and so is no measure of time.
+    """
+
+    def __init__(self, sidecar: str, every_s: float, *, steps_back: bool = False) -> None:
         super().__init__(name="bench-scrape", daemon=True)
         host, _, port = sidecar.rpartition(":")
         self._client = http.client.HTTPConnection(host, int(port), timeout=10)
         self._every_s = every_s
+        self._steps_back = steps_back
         self.ended = threading.Event()
         self.times_ms: list[float] = []
+        self.n_bytes: list[int] = []
         self.failure = ""
 
     def run(self) -> None:
+        """Scrape until `ended` is set, or a scrape fails: then `failure` says how."""
+        if self._steps_back:
+            stand_back()
         try:
             while not self.ended.wait(self._every_s):
                 started = time.perf_counter()
@@ -116,6 +132,7 @@ class _Scraper(threading.Thread):
                 if answer.status != 200 or b"ml_predictions_total" not in body:
                     raise OSError(f"status {answer.status}, {len(body)} bytes")
                 self.times_ms.append((time.perf_counter() - started) * 1e3)
+                self.n_bytes.append(len(body))
         except (OSError, http.client.HTTPException) as error:
             self.failure = f"{type(error).__name__}: {error}"
         finally:
@@ -127,7 +144,7 @@ def scrapes(target: Target, every_s: float, effects: Effects) -> Iterator[None]:
     """Scrape the server's metrics while the load runs."""
     if target.sidecar is None:
         raise LoadError(f"{target.name} has no known sidecar to scrape; give --sidecar HOST:PORT")
-    scraper = _Scraper(target.sidecar, every_s)
+    scraper = Scraper(target.sidecar, every_s)
     scraper.start()
     try:
         yield
