@@ -182,8 +182,9 @@ class DriftWatch:
         for key, arm in arms.items():
             watched = self._watched.get(key)
             if watched is None:
-                self._watched[key] = watched = Watched(key, arm.loaded.slot, None)
+                watched = Watched(key, arm.loaded.slot, None)
                 self._open(watched, with_windows=True)
+                self._watched[key] = watched
             elif watched.rests_until_s and watched.rests_until_s <= now_s:
                 self._open(watched, with_windows=False)
         elapsed_s = now_s - self._looked_s if self._looked_s else 0.0
