@@ -66,3 +66,7 @@ class AccessError(ScoregateError):
 
 class UnauthenticatedError(AccessError):
     """A caller of the control port has not said who it is, or is not known."""
+
+
+class FeedbackError(ScoregateError):
+    """Decisions or outcomes cannot be kept or read; what serves goes on."""

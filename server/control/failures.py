@@ -40,6 +40,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     errors.AccessError: Code.PERMISSION_DENIED,
     errors.UnauthenticatedError: Code.UNAUTHENTICATED,
     errors.FeatureStoreError: Code.UNAVAILABLE,
+    errors.FeedbackError: Code.UNAVAILABLE,
     fastpath_errors.FastpathError: Code.INTERNAL,
     fastpath_errors.ModelError: Code.FAILED_PRECONDITION,
     fastpath_errors.SchemaError: Code.FAILED_PRECONDITION,
