@@ -25,11 +25,21 @@ class Loops(Protocol):
 
 
 class ScoringRelay(grpc.GenericRpcHandler):
-    """Serves the methods of `scoregate.v1.Scoring` that a loop answers."""
+    """Serves the methods of `scoregate.v1.Scoring` that a loop answers.
 
-    def __init__(self, loops: Loops) -> None:
+    Parameters
+    ----------
+    loops
+        Who answers.
+    max_message_bytes
+        Of a request, as at the fast door. The port itself takes larger ones, for changes.
+    """
+
+    def __init__(self, loops: Loops, max_message_bytes: int) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            method: grpc.unary_unary_rpc_method_handler(_relay(loops, method), None, None)
+            method: grpc.unary_unary_rpc_method_handler(
+                _relay(loops, method, max_message_bytes), None, None
+            )
             for method in METHODS
         }
 
@@ -40,8 +50,16 @@ class ScoringRelay(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _relay(loops: Loops, method: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _relay(
+    loops: Loops, method: str, max_message_bytes: int
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def answer(message: bytes, context: grpc.ServicerContext) -> bytes:
+        if len(message) > max_message_bytes:
+            raise RpcFailure(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"a message of {len(message)} bytes; up to {max_message_bytes} are taken "
+                "(fast.max_message_bytes)",
+            )
         remaining_s: float | None = context.time_remaining()
         if remaining_s is not None and remaining_s > NO_DEADLINE_S:
             remaining_s = None

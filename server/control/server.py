@@ -26,6 +26,8 @@ SCORING = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"].full_name
 CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 # Calls that may wait for a worker, per worker; more are refused with RESOURCE_EXHAUSTED.
 CALLS_PER_WORKER = 64
+# Of a change: ten thousand keys of a kilobyte can be pinned in one. Answers have no limit here.
+MAX_CHANGE_BYTES = 16 << 20
 
 
 class ControlPort:
@@ -36,7 +38,7 @@ class ControlPort:
     settings
         Address, port, workers.
     max_message_bytes
-        As at the fast door.
+        Of a scoring request, as at the fast door.
     loops
         Who answers scoring calls.
     servicer
@@ -68,11 +70,11 @@ class ControlPort:
         threads = settings.max_workers + MAX_WATCHERS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="control"),
-            handlers=[ScoringRelay(loops)],
+            handlers=[ScoringRelay(loops, max_message_bytes)],
             interceptors=[AccessInterceptor(access or Access()), FailureInterceptor()],
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail
-                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", max(max_message_bytes, MAX_CHANGE_BYTES)),
             ],
             maximum_concurrent_rpcs=settings.max_workers * CALLS_PER_WORKER,
         )

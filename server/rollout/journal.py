@@ -59,7 +59,8 @@ from server.rollout.lock import ProcessLock
 __all__ = ["Entry", "Journal", "read_export", "set_aside"]
 
 MAX_GENERATION = (1 << 63) - 1  # what SQLite's integers hold; a caller may name any of 64 bits
-PAGE_ENTRIES = 64  # read at once by what goes through all of them
+PAGE_ENTRIES = 64  # read at once by what goes through all of them, ...
+PAGE_BYTES = 4 << 20  # ... or fewer: an entry with many pinned keys has megabytes
 
 _SELECT = """
 SELECT generation, entry, digest, (
@@ -210,17 +211,16 @@ class Journal:
         before_generation
             Only older ones; 0: from the newest.
         """
-        before = min(before_generation or MAX_GENERATION, MAX_GENERATION)
-        found = self._read(
-            "WHERE generation < ? ORDER BY generation DESC LIMIT ?", (before, max(0, limit))
-        )
-        return [entry for entry, _, _ in found]
+        return [entry for entry, _, _ in self._newest(limit, before_generation)]
 
     def walk(self, before_generation: int = 0) -> Iterator[Entry]:
         """Go through the entries, newest first, without holding them all in memory."""
-        while page := self.entries(PAGE_ENTRIES, before_generation):
-            yield from page
-            before_generation = page[-1].generation
+        limit = 2
+        while page := self._newest(limit, before_generation):
+            for entry, _, _ in page:
+                yield entry
+            before_generation = page[-1][0].generation
+            limit = _next_limit(page, limit)
 
     def export(self, stream: _Writable) -> int:
         """Write all entries as JSON lines, oldest first, each with its digest; returns how many."""
@@ -318,11 +318,24 @@ class Journal:
             pass  # not even text and bytes
         raise damaged(self._path, f"the entry of generation {generation} does not match its digest")
 
+    def _newest(self, limit: int, before_generation: int) -> list[tuple[Entry, str, bytes]]:
+        before = min(before_generation or MAX_GENERATION, MAX_GENERATION)
+        return self._read(
+            "WHERE generation < ? ORDER BY generation DESC LIMIT ?", (before, max(0, limit))
+        )
+
     def _oldest_first(self) -> Iterator[tuple[str, bytes]]:
-        after = -1
+        after, limit = -1, 2
         while page := self._read(
-            "WHERE generation > ? ORDER BY generation LIMIT ?", (after, PAGE_ENTRIES)
+            "WHERE generation > ? ORDER BY generation LIMIT ?", (after, limit)
         ):
             for entry, row, digest in page:
                 yield row, digest
                 after = entry.generation
+            limit = _next_limit(page, limit)
+
+
+def _next_limit(page: list[tuple[Entry, str, bytes]], limit: int) -> int:
+    """Return how many entries to read next, where they may be as large as the last."""
+    largest = max(len(row) for _, row, _ in page)
+    return max(1, min(2 * limit, PAGE_ENTRIES, PAGE_BYTES // largest))

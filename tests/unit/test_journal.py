@@ -93,6 +93,25 @@ def test_all_entries_can_be_walked_over_several_pages(
     assert list(read_export(stream.getvalue().splitlines())) == written
 
 
+def test_large_entries_are_read_few_at_a_time(
+    opened: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = fill(opened, 20)
+    monkeypatch.setattr(journal, "PAGE_BYTES", 3 * len(encode_entry(written[0])))
+    pages: list[int] = []
+    read = opened._newest
+
+    def counting(limit: int, before_generation: int) -> Any:
+        pages.append(limit)
+        return read(limit, before_generation)
+
+    monkeypatch.setattr(opened, "_newest", counting)
+    assert list(opened.walk()) == written[::-1]
+    assert max(pages) == 3
+    stream = io.StringIO()
+    assert opened.export(stream) == 20
+
+
 def test_an_entry_comes_back_as_it_was(opened: Journal) -> None:
     entry = entry_of(NOW_MS, replace(PLAN, frozen="über"), why='"quoted"\n\0 €', time_ms=NOW_MS)
     assert opened.append(entry) == entry == opened.last()
