@@ -30,6 +30,8 @@ def deploy(remote: Remote, change: Change, names: tuple[str, ...], traffic: int,
     The version is loaded and proven before anything changes. It gets exactly its share; the others
     give it up in proportion, and nobody moves but those who move to it. Then: `traffic set`,
     `promote` or `rollback`.
+
+    Where nothing is in force (`status`: not ready), 100 lets MODEL begin again with VERSION.
     """  # noqa: D301 - click looks for the backspace character itself
     from server.pb.scoregate.v1 import control_pb2 as pb
 

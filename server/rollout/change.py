@@ -1,11 +1,15 @@
-"""Who makes a change, what it did, and how long the past stays in memory."""
+"""Who makes a change, when it is refused, what it did, and how long the past stays in memory."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 
+from server.errors import ConflictError
 from server.rollout.state import PlanState
+
+# Verbs that are allowed while changes are frozen.
+ALWAYS = frozenset({"rollback", "freeze", "unfreeze", "start", "features", "recover"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,29 @@ class Author:
 
 
 SERVER = Author("scoregate", is_verified=True)
+
+
+def check_conditions(
+    author: Author, state: PlanState, verb: str, *, ignore_freeze: bool = False
+) -> None:
+    """Refuse a change that its author did not decide on this state, or that a freeze forbids.
+
+    Raises
+    ------
+    ConflictError
+        Another generation is in force than expected, or changes are frozen.
+    """
+    if author.expected_generation not in (0, state.generation):
+        raise ConflictError(
+            f"generation {state.generation} is in force, the change was decided on "
+            f"{author.expected_generation}: look at what changed (`scoregate history`), then "
+            "decide again"
+        )
+    if state.frozen and verb not in ALWAYS and not ignore_freeze:
+        raise ConflictError(
+            f"changes are frozen: {state.frozen}; a rollback is allowed, and `scoregate unfreeze` "
+            "ends it"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ Rules
 * A change is a function from a state to a `Changed`: it does nothing, reads no clock and no disk,
   and leaves the generation to whoever puts the state in force. What it refuses, and how, is
   told in `arms`; weights and bucket tables are `split`'s; thresholds, overrides and labels are in
-  `attributes`; what changes the plan as a whole is in `whole`. All are meant to be used from here.
+  `attributes`; what changes the plan as a whole is in `whole`,
+  what brings one in force where none is in `mend`. All are meant to be used from here.
 * The first arm of a model is "champion". A newcomer is "canary", then "canary-2" and so on.
 * A newcomer gets exactly its share; the others keep what is left, in proportion. An arm that
   leaves gives its share to the others in proportion. Either way exactly that share of the buckets
@@ -37,6 +38,7 @@ from server.rollout.arms import (
     with_model,
 )
 from server.rollout.attributes import set_labels, set_overrides, set_thresholds
+from server.rollout.mend import begin_again, leave_out
 from server.rollout.split import (
     ALL_BASIS_POINTS,
     MAX_ARMS,
@@ -59,10 +61,12 @@ from server.rollout.whole import (
 __all__ = [
     "ArmSource",
     "Changed",
+    "begin_again",
     "deploy",
     "find_model",
     "freeze",
     "initial",
+    "leave_out",
     "n_buckets_moved",
     "promote",
     "resolve_arm",

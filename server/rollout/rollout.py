@@ -10,6 +10,8 @@ Rules
 * A generation belongs to one plan for ever; a rollback is a new generation with an earlier
   content.
 * When a change returns, no answer of the plan before it is on its way any more.
+* Where no plan of the journal can be served, the next one is made of the last: by a rollback, once
+  what it needs is back, or by a deployment, which leaves out what cannot be served (see `mend`).
 * Models of earlier plans stay in memory for a number of plans and a time, so that going back reads
   nothing.
 
@@ -33,28 +35,24 @@ import msgspec
 from fastpath.errors import FastpathError
 from fastpath.plan import PlanBoard
 from fastpath.store import BatchTable
-from server.errors import ChangeError, ConflictError, ScoregateError, StartError
+from server.errors import ChangeError, ConflictError, ScoregateError
 from server.memory import trim
 from server.repository import Repository
 from server.rollout import changes
 from server.rollout.arms import Changed
-from server.rollout.change import SERVER, Author, Outcome, Retention
+from server.rollout.change import SERVER, Author, Outcome, Retention, check_conditions
 from server.rollout.first import first_state
 from server.rollout.journal import Entry, Journal
 from server.rollout.loaded import Key, LoadedModels
 from server.rollout.plans import Describe, Served, ServedArm, build, keys_of
+from server.rollout.resume import NothingServableError as NothingServableError
+from server.rollout.resume import serve_remembered
 from server.rollout.state import ModelState, PlanState
 
 # How long a change waits for the replaced plan's last answers.
 RETIRE_S = 10.0
-# Verbs that are allowed while changes are frozen.
-ALWAYS = frozenset({"rollback", "freeze", "unfreeze", "start", "features", "recover"})
 
 log = logging.getLogger(__name__)
-
-
-class NothingServableError(StartError):
-    """Of the plans that the journal remembers, none can be served."""
 
 
 class Rollout:
@@ -174,40 +172,22 @@ class Rollout:
         """
         with self._changing:
             last = self.journal.last() if resume else None
-            if last is None:
-                state = first_state(self.repository, self.models, wanted, default_model)
-                self._put_in_force("start", {"models": list(wanted)}, state, SERVER)
-            else:
-                self._resume(last)
-        self.models.stand_back()
-
-    def _resume(self, last: Entry) -> None:
-        """Serve the newest journaled plan that can be; all but the newest is a recovery."""
-        try:
-            self._publish(self._build(last.state))
-        except (ScoregateError, FastpathError) as error:
-            newest_error = error
-            log.error("generation %d cannot be served again: %s", last.generation, error)
-        else:
-            log.info("resumed generation %d of the journal", last.generation)
-            return
-        for entry in self.journal.walk(last.generation):
-            state = msgspec.structs.replace(entry.state, frozen=last.state.frozen)
             try:
-                self._put_in_force("recover", {"generation": entry.generation}, state, SERVER)
-            except (ScoregateError, FastpathError) as error:
-                log.error("generation %d cannot be served again: %s", entry.generation, error)
-            else:
-                log.error(
-                    "RECOVERED: serving the content of generation %d instead of %d; see why above, "
-                    "mend it, and roll back to %d",
-                    entry.generation, last.generation, last.generation,
-                )  # fmt: skip
-                return
-        raise NothingServableError(
-            f"no plan of the journal can be served; the newest, generation {last.generation}: "
-            f"{newest_error}"
-        )
+                if last is None:
+                    state = first_state(self.repository, self.models, wanted, default_model)
+                    self._put_in_force("start", {"models": list(wanted)}, state, SERVER)
+                else:
+                    serve_remembered(
+                        self.journal,
+                        last,
+                        lambda state: self._publish(self._build(state)),
+                        self._recover,
+                    )
+            finally:
+                self.models.stand_back()
+
+    def _recover(self, generation: int, state: PlanState) -> None:
+        self._put_in_force("recover", {"generation": generation}, state, SERVER)
 
     def renew_tables(self) -> None:
         """Publish the same state with the newest batch tables of stored features."""
@@ -283,6 +263,8 @@ class Rollout:
         verb: str,
         arguments: Mapping[str, Any],
         change: Callable[[PlanState], Changed],
+        *,
+        mends: bool = False,
     ) -> Outcome:
         """Make one change of what serves.
 
@@ -294,6 +276,9 @@ class Rollout:
             For the journal.
         change
             Makes the new state of the one in force; called while no other change is made.
+        mends
+            Where nothing is in force, models that cannot be served leave the plan, and changes
+            that are frozen do not stand in the way.
 
         Raises
         ------
@@ -308,27 +293,48 @@ class Rollout:
         """
         with self._changing:
             before = self.state()
-            expected = author.expected_generation
-            if expected not in (0, before.generation):
-                raise ConflictError(
-                    f"generation {before.generation} is in force, the change was decided on "
-                    f"{expected}: look at what changed (`scoregate history`), then decide again"
-                )
-            if before.frozen and verb not in ALWAYS:
-                raise ConflictError(
-                    f"changes are frozen: {before.frozen}; a rollback is allowed, and `scoregate "
-                    "unfreeze` ends it"
-                )
+            is_mending = mends and self._served is None
+            check_conditions(author, before, verb, ignore_freeze=is_mending)
             changed = change(before)
+            if is_mending:
+                changed = self._mended(before, changed)
             moved = changes.n_buckets_moved(before, changed.state)
             if author.dry_run:
                 after = msgspec.structs.replace(changed.state, generation=0)
                 return Outcome(before, after, moved, changed.notes, dry_run=True)
-            if changed.state == before:
+            if changed.state == before and self._served is not None:
                 notes = (*changed.notes, "nothing to change: this is what serves already")
                 return Outcome(before, before, 0, notes)
             after = self._put_in_force(verb, arguments, changed.state, author)
             return Outcome(before, after, moved, changed.notes)
+
+    def problem_of(self, model: ModelState | None) -> str:
+        """Return why a model cannot be served as it was, where nothing is in force; else nothing.
+
+        It is asked by a change of its `change`: no other change is made meanwhile.
+        """
+        if model is None or self._served is not None:
+            return ""
+        try:
+            self._build(PlanState(generation=1, default_model=model.name, models=(model,)))
+        except (ScoregateError, FastpathError) as error:
+            return str(error)
+        return ""
+
+    def _mended(self, before: PlanState, changed: Changed) -> Changed:
+        """Return a change without the models that cannot be served, if they are not its own."""
+        problems = {
+            model.name: self.problem_of(model)
+            for model in changed.state.models
+            if model == before.model(model.name)
+        }
+        left = changes.leave_out(
+            changed.state, {name: problem for name, problem in problems.items() if problem}
+        )
+        notes = (*changed.notes, *left.notes)
+        if before.frozen:
+            notes += (f"nothing was in force; changes stay frozen: {before.frozen}",)
+        return Changed(left.state, notes)
 
     def _put_in_force(
         self, verb: str, arguments: Mapping[str, Any], state: PlanState, author: Author

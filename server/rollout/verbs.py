@@ -34,7 +34,10 @@ class Verbs:
     def deploy(
         self, author: Author, model: str, version: str, basis_points: int, arm: str = ""
     ) -> Outcome:
-        """Let a version take part, with so many basis points of the traffic."""
+        """Let a version take part, with so many basis points of the traffic.
+
+        Where nothing is in force, and the model cannot be served, it begins again with all of it.
+        """
         arguments = {
             "model": model,
             "version": version,
@@ -47,11 +50,13 @@ class Verbs:
 
         def change(state: PlanState) -> Changed:
             name = model or state.default_model
-            return changes.deploy(
-                state, name, self._source(state, name, version), basis_points, arm
-            )
+            source = self._source(state, name, version)
+            problem = self._rollout.problem_of(state.model(name))
+            if problem:
+                return changes.begin_again(state, name, source, basis_points, problem, arm)
+            return changes.deploy(state, name, source, basis_points, arm)
 
-        return self._rollout.change(author, "deploy", arguments, change)
+        return self._rollout.change(author, "deploy", arguments, change, mends=True)
 
     def set_traffic(self, author: Author, model: str, weights: Mapping[str, int]) -> Outcome:
         """Set the weights of a model's arms, in basis points."""
@@ -144,6 +149,7 @@ class Verbs:
             "default",
             {"model": model},
             lambda state: changes.set_default_model(state, model),
+            mends=True,
         )
 
     def freeze(self, author: Author, *, frozen: bool) -> Outcome:

@@ -5,63 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fastpath.engine import Engine
 from fastpath.errors import PlanError
-from fastpath.metrics import Metrics
-from fastpath.plan import PlanBoard
-from server.config import RolloutSettings, Settings
-from server.control.describe import describe_model
 from server.errors import BundleError, ChangeError, ConflictError, JournalError, StartError
-from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.rollout.change import Author
 from server.rollout.entry import Entry
 from server.rollout.keeper import Keeper
-from server.rollout.opening import open_rollout
-from server.rollout.rollout import NothingServableError
 from server.rollout.state import unpack_table
-from server.rollout.verbs import Verbs
-from tests.support.serving import FEATURES, MODEL, copy_repository
+from tests.support.rollouts import ANNA, World, damaged, replaced
+from tests.support.serving import MODEL, copy_repository
 from tests.support.versions import add_version
-
-ANNA = Author("anna", is_verified=True, why="because")
-
-
-class World:
-    """A rollout over a repository with versions 1 to 4, and an engine that shows what serves."""
-
-    def __init__(self, repository: Path, **rollout: object) -> None:
-        self.path = repository
-        self.board = PlanBoard()
-        self.metrics = Metrics(1)
-        settings = Settings(
-            repository=str(repository),
-            rollout=RolloutSettings(**rollout),  # type: ignore[arg-type]
-        )
-        self.rollout = open_rollout(settings, self.board, self.metrics, describe_model)
-        self.verbs = Verbs(self.rollout)
-        self.engine = Engine(self.board, self.metrics)
-
-    def score(self, key: str = "", model: str = "") -> pb.ScoreResponse:
-        request = pb.ScoreRequest(request_id="r", routing_key=key, model=model)
-        for name in FEATURES:
-            request.named.values[name].number = 1.0
-        [(status, body, text)] = self.engine.answer(
-            [request.SerializeToString()], now_ns=time.monotonic_ns()
-        )
-        assert status == 0, text
-        return pb.ScoreResponse.FromString(body)
-
-    def split(self) -> dict[str, tuple[str, int]]:
-        return {arm.name: (arm.version, arm.weight_basis_points) for arm in self.rollout.arms}
-
-    def verbs_of_journal(self) -> list[str]:
-        return [entry.verb for entry in self.rollout.journal.entries(100)][::-1]
 
 
 @pytest.fixture
@@ -256,12 +213,6 @@ def test_what_changes_nothing_is_not_written_down(world: World) -> None:
     assert world.verbs_of_journal() == ["start"]
 
 
-def damaged(path: Path) -> None:
-    data = bytearray((path / "model.onnx").read_bytes())
-    data[len(data) // 2] ^= 1
-    (path / "model.onnx").write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("version", "harm", "kind", "message"),
     [
@@ -359,27 +310,11 @@ def test_a_plan_that_cannot_be_read_again_gives_way_to_the_last_that_can(
 def test_a_bundle_that_was_replaced_is_another_model(world: World) -> None:
     world.verbs.deploy(ANNA, MODEL, "2", 1_000)
     world.rollout.close()
-    target = world.path / MODEL / "2"
-    manifest = json.loads((target / "manifest.json").read_text("utf-8"))
-    manifest["created"] = "2031-01-01T00:00:00Z"
-    (target / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    replaced(world.path / MODEL / "2")
     again = World(world.path)
     again.rollout.start([])
     # What was journaled was another content under this version.
     assert again.split() == {"champion": ("1", 10_000)}
-    again.rollout.close()
-
-
-def test_where_nothing_can_be_served_again_the_reason_is_said(world: World) -> None:
-    world.rollout.close()
-    shutil.rmtree(world.path / MODEL / "1")
-    again = World(world.path)
-    with pytest.raises(NothingServableError, match=r"no plan of the journal .* no version 1"):
-        again.rollout.start([])
-    assert again.rollout.served is None
-    # Operators can mend it: the last plan is where they start from.
-    with pytest.raises(StartError, match="no version 1"):
-        again.verbs.deploy(ANNA, MODEL, "2", 1_000)
     again.rollout.close()
 
 
