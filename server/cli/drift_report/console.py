@@ -40,7 +40,6 @@ def _section(report: pb.DriftReport, *, all_features: bool) -> Iterator[Renderab
     title = Text(f"{report.model} {report.version}", style="bold")
     title.append(": ")
     title.append(f"{state.mark} {state.name}", style=STYLES.get(report.state, ""))
-    title.append(f", {figures.head(report)}", style="not bold")
     yield title
     yield Text(f"  {state.advice}")
     if report.state == "unwatched":
@@ -48,10 +47,11 @@ def _section(report: pb.DriftReport, *, all_features: bool) -> Iterator[Renderab
         return
     for reason in report.reasons:
         yield Text(f"  - {reason}")
-    yield Text(f"  evaluated  {figures.moment(report)}")
-    yield Text(f"  reference  {figures.reference(report)}")
+    yield Text(f"  score        {figures.head(report)}")
+    yield Text(f"  evaluated    {figures.moment(report)}")
+    yield Text(f"  reference    {figures.reference(report)}")
     for name, rows, over, score in figures.windows(report):
-        yield Text(f"  {name + ' window':<11}{rows} rows over {over}, score {score}")
+        yield Text(f"  {name} window  {rows} rows over {over}, score {score}")
     if not report.features:
         return
     ordered = figures.by_score(report)
@@ -95,7 +95,7 @@ def _features(report: pb.DriftReport, shown: Sequence[pb.FeatureDrift]) -> Table
 
 def _notes(shown: Sequence[pb.FeatureDrift]) -> Iterator[Text]:
     for one in shown:
-        for part in figures.parts(one):
+        for part in figures.remarks(one):
             yield Text(f"  {one.name}: {part}")
 
 
@@ -105,7 +105,7 @@ def _quantiles(one: pb.FeatureDrift) -> Table:
         ("before", *(number(q.reference) for q in one.quantiles)),
         ("now", *(number(q.window) for q in one.quantiles)),
     ]
-    return make_table(f"{one.name}: so many of its values are at most", headings, rows)
+    return make_table(f"{one.name}: quantiles", headings, rows)
 
 
 def _categories(one: pb.FeatureDrift) -> Table:

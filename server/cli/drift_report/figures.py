@@ -91,10 +91,10 @@ def _or_less(value: float) -> float:
 def head(report: pb.DriftReport) -> str:
     """Return the score and its limits."""
     if math.isnan(report.score):
-        return "no score yet" if report.state == "warming" else "no score"
+        return "none yet"
     n_drifted = round(report.drifted_share * _n_watched(report))
     return (
-        f"score {report.score:.3f} (warning from {report.warn:g}, retrain from "
+        f"{report.score:.3f} (warning from {report.warn:g}, retrain from "
         f"{report.retrain:g}); mean {report.mean:.3f}; {n_drifted} of {_n_watched(report)} "
         "watched features over the warning limit"
     )
@@ -134,7 +134,7 @@ def number(value: float) -> str:
     """Return a number as a person writes it; "–" where it is not known."""
     if math.isnan(value):
         return NONE
-    if value == round(value) and abs(value) < 1e15:
+    if abs(value) < 1e15 and value == round(value):
         return f"{value:,.0f}"
     if 1000 <= abs(value) < 1e15:
         return f"{value:,.1f}" if abs(value) < 1e5 else f"{value:,.0f}"
@@ -169,8 +169,8 @@ def change(rate: pb.RateDrift) -> str:
     return f"{share(rate.reference)} → {share(rate.window)}"
 
 
-def parts(one: pb.FeatureDrift) -> list[str]:
-    """Return what besides its distance is to be said of a feature."""
+def faults(one: pb.FeatureDrift) -> list[str]:
+    """Return what of a feature's pipeline has changed."""
     found = []
     if one.is_stuck:
         found.append("stands still: the same value in nearly every row")
@@ -181,10 +181,18 @@ def parts(one: pb.FeatureDrift) -> list[str]:
     ):
         if rate.score:
             found.append(f"{what} in {share(rate.window)} of rows, {share(rate.reference)} before")
+    return found
+
+
+def remarks(one: pb.FeatureDrift) -> list[str]:
+    """Return how a feature is watched, where that is out of the ordinary."""
+    found = []
     if one.monitor == "off":
         found.append("not watched (monitor: off)")
-    if one.weight != 1 and one.monitor != "off":
-        found.append(f"weighs {one.weight:g}")
+    elif one.weight != 1:
+        found.append(f"its distance weighs {one.weight:g}")
+    if one.monitor == "calendar":
+        found.append("compared with the same hours of the week (monitor: calendar)")
     if one.note:
         found.append(one.note)
     return found

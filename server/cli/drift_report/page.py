@@ -146,7 +146,7 @@ def _card(one: pb.FeatureDrift, ident: str) -> str:
             f"{sure}; PSI {distance(one.psi)}"
         )
         said.append(f"{one.n_window:,} values now, {one.n_reference:,.0f} before")
-    said += [escape(part) for part in figures.parts(one)]
+    said += [escape(part) for part in (*figures.faults(one), *figures.remarks(one))]
     lines = "".join(f"<li>{line}</li>" for line in said)
     return (
         f"<article aria-labelledby={ident}><h4 id={ident}>{escape(one.name)}"
@@ -158,12 +158,8 @@ def _card(one: pb.FeatureDrift, ident: str) -> str:
 def _quantiles(one: pb.FeatureDrift) -> str:
     if not one.quantiles:
         return ""
-    head = [f"{q.percent:g} %" for q in one.quantiles]
-    rows = [
-        ["before", *(number(q.reference) for q in one.quantiles)],
-        ["now", *(number(q.window) for q in one.quantiles)],
-    ]
-    return _html_table(["", *head], rows, "Quantiles")
+    rows = [[f"{q.percent:g} %", number(q.reference), number(q.window)] for q in one.quantiles]
+    return _html_table(["quantile", "before", "now"], rows, f"Quantiles of {one.name}")
 
 
 def _table(report: pb.DriftReport, ordered: Sequence[pb.FeatureDrift]) -> str:

@@ -98,7 +98,7 @@ def histogram(one: pb.FeatureDrift) -> str:
     for i in _ticks(len(one.bin_edges)):
         x = LEFT + (i + 1) * step
         body.append(_line("base", x, base, x, base + 4))
-        body.append(_text(x, base + 17, number(one.bin_edges[i]), "axis", "middle"))
+        body.append(_text(x, base + 17, _tick(one.bin_edges[i]), "axis", "middle"))
     title = (
         f"{one.name}: share of rows per bin, before and now. "
         f"Median bin before {_median(one.bin_edges, before)}, now {_median(one.bin_edges, now)}."
@@ -170,7 +170,7 @@ def scores(report: pb.DriftReport, ordered: Sequence[pb.FeatureDrift]) -> str:
     body = []
     for limit, name in ((report.warn, "warning"), (report.retrain, "retrain")):
         x = 100 * limit
-        body.append(_line(f"limit-{name}", x, 16, x, height))
+        body.append(_line(f"limit-{name}", x, 15, x, 20))
         body.append(_text(x, 11, f"{name} {limit:g}", "axis", "start" if x < 80 else "end"))
     for i, one in enumerate(shown):
         y = 22 + i * ROW
@@ -184,6 +184,8 @@ def scores(report: pb.DriftReport, ordered: Sequence[pb.FeatureDrift]) -> str:
             + _text(100, y + 12, distance(one.score), "value", "end")
             + _rect("track", 0, y + 17, 100, 9)
             + _rect(kind, 0, y + 17, 100 * min(1.0, one.score), 9)
+            + _line("limit-warning", 100 * report.warn, y + 15, 100 * report.warn, y + 28)
+            + _line("limit-retrain", 100 * report.retrain, y + 15, 100 * report.retrain, y + 28)
             + "</g>"
         )
     title = (
@@ -198,11 +200,15 @@ def _short(name: str) -> str:
     return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
 
 
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:g} %"
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 4, 5, 6, 8, 10 times a power of ten."""
+    """Return the next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(n * power for n in (1, 2, 4, 5, 6, 8, 10) if n * power >= value * 0.999)
+    return next(n * power for n in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if n * power >= value * 0.999)
