@@ -25,17 +25,20 @@ DEMO_SECONDS ?=
 DEMO_ARGS ?=
 DATA ?=
 STORE ?=
+DRIFT ?=
+PROMETHEUS ?=
 BENCH_ARGS ?=
 PROFILE_ARGS ?=
 
-.PHONY: help demo test lint bench bench-quick profile build protos clean native native-redis native-test
+.PHONY: help demo test lint bench bench-quick profile build protos clean native native-redis native-prometheus native-test
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: build $(if $(filter redis,$(STORE)),native-redis) ## train, export, serve and replay until Ctrl-C (STORE=lmdb|redis|none, DATA=file.parquet, DEMO_SECONDS=20)
+demo: build $(if $(filter redis,$(STORE)),native-redis) $(if $(PROMETHEUS),native-prometheus) ## train, export, serve and replay until Ctrl-C (DRIFT=amount|dropped|stuck|none, PROMETHEUS=1, STORE=lmdb|redis|none, DATA=file.parquet, DEMO_SECONDS=20)
 	@exec $(BIN)/python -m server demo $(if $(STORE),--store "$(STORE)") \
 	    $(if $(DATA),--data "$(DATA)") \
+	    $(if $(DRIFT),--drift "$(DRIFT)") $(if $(PROMETHEUS),--prometheus) \
 	    $(if $(DEMO_SECONDS),--seconds "$(DEMO_SECONDS)") $(DEMO_ARGS)
 
 test: lint ## lint, types and all tests (PYTEST_ARGS="-k routing")
@@ -80,6 +83,9 @@ native:
 
 native-redis:
 	@PYTHON="$(PYTHON)" deploy/native.sh redis
+
+native-prometheus:
+	@PYTHON="$(PYTHON)" deploy/native.sh prometheus
 
 native-test:
 	@PYTHON="$(PYTHON)" deploy/native.sh test

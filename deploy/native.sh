@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what Scoregate needs from the operating system, on Debian and its relatives.
 #
-#   deploy/native.sh [build|redis|test]
+#   deploy/native.sh [build|redis|prometheus|test]
 #
 # build: what compiling and running needs. redis: that, and the redis-server that
-# `make demo STORE=redis` starts. test (`make test`): that, and the programs that the tests and
-# the benchmarks drive. PYTHON names the interpreter (python3).
+# `make demo STORE=redis` starts. prometheus: what building needs, and the Prometheus that
+# `make demo PROMETHEUS=1` starts. test (`make test`): all that, and the programs that the tests
+# and the benchmarks drive. PYTHON names the interpreter (python3).
 #
 # Looks for the things themselves, not for packages: nothing is installed where a compiler or a
 # library is there already, whoever put it there, and the check takes a fraction of a second.
@@ -19,13 +20,13 @@ set -euo pipefail
 profile=${1:-build}
 python=${PYTHON:-python3}
 case $profile in
-    build | redis | test) ;;
+    build | redis | prometheus | test) ;;
     -h | --help)
         sed -nE '2,/^set /{/^set /d;s/^# ?//p}' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     *)
-        echo "deploy/native.sh: unknown profile '$profile': give build, redis or test" >&2
+        echo "deploy/native.sh: unknown profile '$profile': give build, redis, prometheus or test" >&2
         exit 2
         ;;
 esac
@@ -77,14 +78,16 @@ else
     fi
     missing+=(python3 python3-dev python3-venv)
 fi
-if [[ $profile != build ]]; then
+if [[ $profile == redis || $profile == test ]]; then
     have redis-server || missing+=(redis-server)
+fi
+if [[ $profile == prometheus || $profile == test ]]; then
+    # With promtool: rules and dashboards are tried on a real one.
+    have prometheus || missing+=(prometheus)
 fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
     have valgrind || missing+=(valgrind)
-    # With promtool: rules and dashboards are tried on a real one.
-    have prometheus || missing+=(prometheus)
     # The report is looked at in a real browser; without fonts it would be looked at in vain.
     have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)
 fi

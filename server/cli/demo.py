@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server.demo.faults import KINDS
+
 if TYPE_CHECKING:
+    from server.demo.faults import FaultKind
     from server.demo.stores import StoreKind
 
 
@@ -52,6 +55,26 @@ if TYPE_CHECKING:
     help="Where the server finds the features of customers and terminals: in LMDB, in a Redis that "
     "the demo starts (and that you may kill), or nowhere: requests then carry them.",
 )
+@click.option(
+    "--drift",
+    envvar="DEMO_DRIFT",
+    show_envvar=True,
+    type=click.Choice(KINDS),
+    help="After a while, let something go wrong with the stream, and watch drift monitoring find "
+    "it: amounts in cents, a feature that is no longer sent, an upstream that repeats one value, "
+    "or nothing at all. Windows are scaled to the speed of the replay.",
+)
+@click.option(
+    "--drift-after",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="When; by default after five windows, 15 s at the default rate.",
+)
+@click.option(
+    "--prometheus",
+    is_flag=True,
+    help="Start a Prometheus with the rules of deploy/prometheus, and say where.",
+)
 @click.option("--fresh", is_flag=True, help="Make everything anew.")
 @click.option(
     "--customers",
@@ -79,6 +102,9 @@ def demo(
     rate: float,
     directory: Path,
     store: StoreKind,
+    drift: FaultKind | None,
+    drift_after: float | None,
+    prometheus: bool,
     fresh: bool,
     customers: int,
     terminals: int,
@@ -92,7 +118,8 @@ def demo(
     store, serves 1.0, and replays a later week through the fast door with an ordinary gRPC client,
     while a pipeline keeps the store up to date and a summary shows calls, latency, decisions,
     fraud, and where features came from. From another terminal, `scoregate deploy 2.0 --traffic 10`
-    begins a rollout. A second run starts in seconds, and serves what the first served last.
+    begins a rollout. With --drift, drift monitoring has something
+    to find. A second run starts in seconds, and serves what the first served last.
     """
     # Imported here: `demo --help` must not wait for rich and numpy.
     from dataclasses import replace
@@ -103,7 +130,20 @@ def demo(
     from server.demo.sizes import DEMO_SIZE
 
     size = replace(DEMO_SIZE, n_customers=customers, n_terminals=terminals)
-    options = DemoOptions(data, size, seed, directory, seconds, rate, store, fresh, free_ports)
+    options = DemoOptions(
+        data=data,
+        size=size,
+        seed=seed,
+        directory=directory,
+        seconds=seconds,
+        rate=rate,
+        store=store,
+        fresh=fresh,
+        free_ports=free_ports,
+        drift=drift,
+        drift_after_s=drift_after,
+        prometheus=prometheus,
+    )
     # A pipe has no width: lines there are as long as they need to be.
     console = Console()
     run(options, console if console.is_terminal else Console(width=120))

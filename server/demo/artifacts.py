@@ -51,6 +51,7 @@ class State(msgspec.Struct, kw_only=True):
     groups: list[str]
     n_train: int
     n_test: int
+    test_span_s: float  # event time from the first row to replay to the last
     test_quality: dict[str, float]
 
 
@@ -144,6 +145,11 @@ class Artifacts:
             self.model_file(version).unlink(missing_ok=True)
         for folder in (MODEL, JOURNAL.parent):
             shutil.rmtree(self.repository / folder, ignore_errors=True)
+
+    def forget_drift(self) -> None:
+        """Remove what an earlier run's monitors saw: the replay goes back to where it began."""
+        windows = self.repository / JOURNAL.parent / "drift"
+        shutil.rmtree(windows, ignore_errors=True)
 
     def keep(self, state: State) -> None:
         """Write the state, aside and renamed."""

@@ -59,6 +59,8 @@ class Pipeline:
     targets : sequence of Target
     ahead : int
         How many calls ahead to write, at least 2.
+    period_ms : int
+        How much later a turn through the rows is than the one before; 0: time begins anew.
 
     Raises
     ------
@@ -66,9 +68,12 @@ class Pipeline:
         A group has columns that the rows lack, or is of an unknown kind of entity.
     """
 
-    def __init__(self, rows: Rows, targets: Sequence[Target], *, ahead: int) -> None:
+    def __init__(
+        self, rows: Rows, targets: Sequence[Target], *, ahead: int, period_ms: int = 0
+    ) -> None:
         self._rows = rows
         self._n_rows = len(rows.fraud)
+        self._period_ms = period_ms
         self._targets = targets
         self._values = [_columns(rows, target.group) for target in targets]
         ids = {"customer": rows.customer.tolist(), "terminal": rows.terminal.tolist()}
@@ -191,13 +196,14 @@ class Pipeline:
         """Write records; return what went wrong."""
         for number, target in enumerate(self._targets):
             keys = [key for key in batch if key[0] == number]
-            rows = np.array([batch[key] % self._n_rows for key in keys], dtype=np.int64)
+            calls = np.array([batch[key] for key in keys], dtype=np.int64)
             if not keys:
                 continue
+            turns, rows = np.divmod(calls, self._n_rows)
             try:
                 target.writer.write(
                     [entity for _, entity in keys],
-                    self._rows.event_time_ms[rows],
+                    self._rows.event_time_ms[rows] + turns * self._period_ms,
                     self._values[number][rows],
                 )
             except (ScoregateError, FastpathError) as error:

@@ -74,6 +74,19 @@ def choose_ports() -> dict[str, int]:
     return {door: port if _is_free(port) else 0 for door, port in DEFAULT_PORTS.items()}
 
 
+def choose_port(usual: int, *, any_port: bool) -> int:
+    """Return the usual port, or a free one where that is taken or any will do.
+
+    For programs that cannot tell which port they took; another process may be quicker.
+    """
+    if not any_port and _is_free(usual):
+        return usual
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,15 +185,23 @@ class ReplayProcess:
     store : str
         Where its pipeline writes, as `server.features.open_writer` takes it; empty: there is no
         store.
+    drift : sequence of str
+        Further options, of a demo of drift.
     """
 
     def __init__(
-        self, addresses: dict[str, str], rows: Path, rate: float, directory: Path, store: str
+        self,
+        addresses: dict[str, str],
+        rows: Path,
+        rate: float,
+        directory: Path,
+        store: str,
+        drift: Sequence[str] = (),
     ) -> None:
         self._log_path = directory / "replay.log"
         arguments = ["server.demo.replay", "--rows", str(rows), "--rate", repr(rate)]
         arguments += ["--fast", addresses["fast"], "--control", addresses["control"]]
-        arguments += ["--store", store]
+        arguments += ["--store", store, *drift]
         with self._log_path.open("w", encoding="utf-8") as log:
             self._process = _spawn_module(arguments, stdout=subprocess.PIPE, stderr=log)
         self.state: dict[str, Any] = {}

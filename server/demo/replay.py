@@ -4,7 +4,8 @@ Open loop: call i is due at start + i / rate, whether or not earlier answers cam
 counts from when it was due. A server that stalls therefore shows the stall in every call that
 waited for it, and so does a client that cannot hold the rate. An ordinary grpcio client: about
 0.2 ms of the latency is its own. Where a store holds features, `pipeline` writes them before the
-calls that need them; while a call has to wait for that, the schedule waits too.
+calls that need them; while a call has to wait for that, the schedule waits too. In a demo of drift
+requests have a fault from a given moment on, and what the server makes of it is told too.
 
 A process of its own, because drawing the summary would hold this one's GIL for milliseconds. Its
 standard output is one JSON object a line: the whole state, twice a second, the last one with
@@ -15,19 +16,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from server.demo.pipeline import Pipeline, Target
+from server.demo.drift_state import DriftProbe
+from server.demo.faults import KINDS as FAULT_KINDS
+from server.demo.faults import FaultKind
+from server.demo.pipeline import Pipeline
 from server.demo.stores import open_targets
 from server.demo.tally import Tally
 from server.demo.traffic import INCOMPLETE_SHARE, Rows, Traffic
@@ -39,6 +45,7 @@ from server.pb.scoregate.v1 import scoring_pb2 as pb
 SCORE = "/scoregate.v1.Scoring/Score"
 GET_MODEL = "/scoregate.v1.Scoring/GetModel"
 GET_STATUS = "/scoregate.v1.Control/GetStatus"
+GET_DRIFT = "/scoregate.v1.Control/GetDrift"
 DEADLINE_S = 2.0
 SNAPSHOT_S = 0.5
 STATUS_TIMEOUT_S = 0.4
@@ -52,6 +59,18 @@ STATES = {
     control_pb2.STORE_STATE_DEGRADED: "degraded",
     control_pb2.STORE_STATE_UNAVAILABLE: "unavailable",
 }
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A fault, and the second of the replay that it begins at."""
+
+    kind: FaultKind
+    after_s: float
+
+    def first_call(self, rate: float) -> int:
+        """Return the first call that has it."""
+        return math.ceil(self.after_s * rate)
 
 
 class Replay:
@@ -69,6 +88,8 @@ class Replay:
         Writes the features of the calls; None: they hold all features themselves.
     status : callable
         Returns the states of the server's stores, as `store_states`.
+    drift : callable or None
+        Returns what is to be told of drift at a second of the replay; None: nothing.
     """
 
     def __init__(
@@ -79,6 +100,7 @@ class Replay:
         rate: float,
         pipeline: Pipeline | None,
         status: Callable[[], list[dict[str, str]]],
+        drift: Callable[[float], dict[str, Any]] | None = None,
     ) -> None:
         self._score = score
         self._traffic = traffic
@@ -86,6 +108,7 @@ class Replay:
         self._rate = rate
         self._pipeline = pipeline
         self._status = status
+        self._drift = drift
         self._slots = threading.Semaphore(MAX_IN_FLIGHT)
         self._start = time.monotonic()
         self._sent = self._named = self._incomplete = 0
@@ -134,7 +157,12 @@ class Replay:
         if self._pipeline is not None:
             self._pipeline.answered(call)
         if answer.code() is grpc.StatusCode.OK:
-            self._tally.answered(row, answer.result(), latency_us=latency_us)
+            self._tally.answered(
+                row,
+                answer.result(),
+                latency_us=latency_us,
+                is_faulty=self._traffic.is_faulty(call),
+            )
         else:
             details = answer.details() or ""
             self._tally.failed(answer.code().name, details, latency_us=latency_us)
@@ -152,11 +180,15 @@ class Replay:
     def _print(self, **more: object) -> None:
         sent = self._sent
         state = self._tally.snapshot()
-        state |= {"elapsed_s": time.monotonic() - self._start, "sent": sent}
+        elapsed_s = time.monotonic() - self._start
+        state |= {"elapsed_s": elapsed_s, "sent": sent}
         state |= {"turn": max(0, sent - 1) // self._traffic.n_rows + 1}
         state |= {"named": self._named, "incomplete": self._incomplete, "behind_s": self._behind}
         if self._pipeline is not None:
             state |= {"pipeline": self._pipeline.state(), "stores": self._status()}
+        if self._drift is not None:
+            is_begun = self._traffic.is_faulty(sent - 1)
+            state |= {"drift": self._drift(elapsed_s) | {"is_begun": is_begun}}
         print(json.dumps(state | more), flush=True)  # noqa: T201 - the pipe to the demo
 
 
@@ -191,7 +223,14 @@ def _await_stores(status: Callable[[], list[dict[str, str]]]) -> None:
 
 
 def replay(
-    fast: str, control: str, rows: Rows, *, rate: float, store: str, stop: threading.Event
+    fast: str,
+    control: str,
+    rows: Rows,
+    *,
+    rate: float,
+    store: str,
+    stop: threading.Event,
+    injection: Injection | None = None,
 ) -> None:
     """Send the rows over and over until told to stop; print snapshots.
 
@@ -207,7 +246,10 @@ def replay(
         Where the features are written to; empty: every request holds all of them.
     stop : threading.Event
         Ends it.
+    injection : Injection or None
+        Of a demo of drift. Its time goes on when the rows begin anew, as a stream's would.
     """
+    period_ms = 0 if injection is None else rows.period_ms
     with ExitStack() as open_:
         channel = open_.enter_context(grpc.insecure_channel(fast))
         get_model = channel.unary_unary(
@@ -217,12 +259,16 @@ def replay(
         )
         model = get_model(pb.GetModelRequest(), timeout=10.0, wait_for_ready=True)
         arm = model.arms[0]
-        traffic = _make_traffic(rows, model, stored=bool(store))
+        faulty: dict[str, Any] = {"period_ms": period_ms}
+        if injection is not None:
+            faulty |= {"fault": injection.kind, "first_faulty": injection.first_call(rate)}
+        traffic = _make_traffic(rows, model, stored=bool(store), **faulty)
         pipeline = None
         if store:
             groups = [_group(group) for group in arm.groups]
             targets = open_.enter_context(open_targets(store, groups))
-            pipeline = _open_pipeline(rows, targets, rate)
+            ahead = max(2, round(rate * AHEAD_S))
+            pipeline = Pipeline(rows, targets, ahead=ahead, period_ms=period_ms)
             open_.enter_context(pipeline)
         # The client's first calls pay for its threads: let it be others than the ones measured.
         for call in [get_model.future(pb.GetModelRequest()) for _ in range(WARM_UP_CALLS)]:
@@ -230,7 +276,8 @@ def replay(
         score: grpc.UnaryUnaryMultiCallable[bytes, pb.ScoreResponse] = channel.unary_unary(
             SCORE, response_deserializer=pb.ScoreResponse.FromString
         )
-        get_status = open_.enter_context(grpc.insecure_channel(control)).unary_unary(
+        control_channel = open_.enter_context(grpc.insecure_channel(control))
+        get_status = control_channel.unary_unary(
             GET_STATUS,
             request_serializer=control_pb2.GetStatusRequest.SerializeToString,
             response_deserializer=control_pb2.GetStatusResponse.FromString,
@@ -239,25 +286,37 @@ def replay(
         if store:
             _await_stores(status)
         tally = Tally(rows, arm.default_decision)
-        Replay(score, traffic, tally, rate, pipeline, status).run(stop)
+        drift = None if injection is None else _watch_drift(control_channel, injection)
+        Replay(score, traffic, tally, rate, pipeline, status, drift).run(stop)
 
 
-def _open_pipeline(rows: Rows, targets: Sequence[Target], rate: float) -> Pipeline:
-    return Pipeline(rows, targets, ahead=max(2, round(rate * AHEAD_S)))
+def _watch_drift(channel: grpc.Channel, injection: Injection) -> Callable[[float], dict[str, Any]]:
+    """Return what tells of drift, beside what is injected."""
+    get_drift = channel.unary_unary(
+        GET_DRIFT,
+        request_serializer=control_pb2.GetDriftRequest.SerializeToString,
+        response_deserializer=control_pb2.GetDriftResponse.FromString,
+    )
+    probe = DriftProbe(get_drift)
+    injected = {"kind": injection.kind, "after_s": injection.after_s}
+    return lambda at_s: probe.look(at_s) | injected
 
 
-def _make_traffic(rows: Rows, model: pb.GetModelResponse, *, stored: bool) -> Traffic:
+def _make_traffic(
+    rows: Rows, model: pb.GetModelResponse, *, stored: bool, **faulty: Any
+) -> Traffic:
     """Choose the layout: all features, or those that only the caller knows."""
     features = model.arms[0].features
     if not stored:
         columns = [(feature.name, KINDS[feature.type]) for feature in features]
-        return Traffic(rows, columns, model.arms[0].layout, incomplete_share=INCOMPLETE_SHARE)
+        layout = model.arms[0].layout
+        return Traffic(rows, columns, layout, incomplete_share=INCOMPLETE_SHARE, **faulty)
     own = [feature.name for feature in features if feature.source == "request"]
-    layout = next(
+    request_layout = next(
         layout for layout in model.layouts if [column.name for column in layout.columns] == own
     )
-    columns = [(column.name, KINDS[column.type]) for column in layout.columns]
-    return Traffic(rows, columns, layout.fingerprint, incomplete_share=0.0)
+    columns = [(column.name, KINDS[column.type]) for column in request_layout.columns]
+    return Traffic(rows, columns, request_layout.fingerprint, incomplete_share=0.0, **faulty)
 
 
 def _group(described: pb.GroupDescription) -> Group:
@@ -273,12 +332,23 @@ def main() -> None:
     parser.add_argument("--rows", required=True, type=Path)
     parser.add_argument("--rate", required=True, type=float)
     parser.add_argument("--store", default="")
+    parser.add_argument("--drift", choices=FAULT_KINDS)
+    parser.add_argument("--drift-after", type=float, default=0.0)
     given = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     rows = Rows.load(given.rows)
+    injection = Injection(given.drift, given.drift_after) if given.drift else None
     try:
-        replay(given.fast, given.control, rows, rate=given.rate, store=given.store, stop=stop)
+        replay(
+            given.fast,
+            given.control,
+            rows,
+            rate=given.rate,
+            store=given.store,
+            stop=stop,
+            injection=injection,
+        )
     except grpc.RpcError as error:
         sys.exit(f"the fast door at {given.fast} did not answer GetModel: {error}")
     except ScoregateError as error:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from server.demo.drift_words import drift_news
 from server.demo.summary import line, table
 from server.demo.traffic import INCOMPLETE_SHARE, NAMED_SHARE
 
@@ -77,6 +78,7 @@ class Summary:
         self._addresses = addresses
         self._note = WITHOUT_STORE if store == "none" else WITH_STORE
         self._said = ""
+        self._news: set[str] = set()
         self._next_line_s = LINE_EVERY_S
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -106,6 +108,7 @@ class Summary:
         self._say_changes(process)
         if not state:
             return
+        self._say_news(state)
         if self._live is not None:
             body = Group(*map(Text, _places(self._addresses)), table(state, process, live=True))
             panel = Panel(body, title=self._title, subtitle="Ctrl-C ends")
@@ -121,6 +124,13 @@ class Summary:
         if self._live is None and self._said and words != self._said:
             self._console.print(f"  {process}", highlight=False, soft_wrap=True)
         self._said = words
+
+    def _say_news(self, state: dict[str, Any]) -> None:
+        """Print what has happened with drift since the last time; above the panel, if any."""
+        for words in drift_news(state):
+            if words not in self._news:
+                self._news.add(words)
+                self._console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     def finish(self, state: dict[str, Any], process: str) -> None:
         """Print the table of the whole run."""

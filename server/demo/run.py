@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,11 @@ from server.demo.artifacts import (
     State,
     fingerprint,
 )
+from server.demo.drifting import DriftStory
+from server.demo.faults import FaultKind
 from server.demo.groups import demo_groups
 from server.demo.processes import DEFAULT_PORTS, ReplayProcess, ServerProcess, choose_ports
+from server.demo.prometheus import Prometheus, find_prometheus, how_to_start
 from server.demo.report import Steps, Summary
 from server.demo.sizes import Size
 from server.demo.stores import DemoStore, StoreKind, demo_store
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from server.export import ExportReport
 
 REFRESH_S = 0.25
+Alerts = Callable[[], list[list[str]]]  # name and state of each that Prometheus has
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,6 +65,12 @@ class DemoOptions:
         Whether to make everything anew.
     free_ports : bool
         Whether to take any free ports, instead of the usual ones where those are free.
+    drift : FaultKind or None
+        What goes wrong with the stream after a while; None: the demo is not about drift.
+    drift_after_s : float or None
+        When; None: as soon as drift is judged to be stable.
+    prometheus : bool
+        Whether to run a Prometheus, too.
     """
 
     data: Path | None
@@ -72,6 +82,9 @@ class DemoOptions:
     store: StoreKind
     fresh: bool
     free_ports: bool
+    drift: FaultKind | None = None
+    drift_after_s: float | None = None
+    prometheus: bool = False
 
 
 def run(options: DemoOptions, console: Console) -> None:
@@ -84,6 +97,8 @@ def run(options: DemoOptions, console: Console) -> None:
     StartError
         The server does not start, or ends by itself.
     """
+    if options.prometheus:
+        find_prometheus()  # before anything is made
     steps = Steps(console)
     artifacts = Artifacts(options.directory)
     with artifacts.lock():
@@ -91,7 +106,9 @@ def run(options: DemoOptions, console: Console) -> None:
         with _stopping() as stop:
             _show_data(state, steps)
             with _open_store(options, artifacts, state, steps) as store:
-                _serve_and_replay(options, artifacts, store, steps, console, stop)
+                artifacts.forget_drift()
+                story = _story(options, state)
+                _serve_and_replay(options, artifacts, store, story, steps, console, stop)
 
 
 def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
@@ -126,12 +143,14 @@ def _prepare(options: DemoOptions, artifacts: Artifacts, steps: Steps) -> State:
         raw_score = {version: trained.raw_score for version, trained in made.items()}
         replay_rows(dataset.test, raw_score).save(artifacts.rows)
         save_tables(artifacts.states, dataset.states)
+    moments = dataset.test["TX_DATETIME"]
     state = State(
         fingerprint=wanted,
         origin=dataset.origin,
         groups=[table.group for table in dataset.states],
         n_train=len(dataset.train),
         n_test=len(dataset.test),
+        test_span_s=(moments.max() - moments.min()).total_seconds(),
         test_quality=made[VERSION].quality,
     )
     artifacts.keep(state)
@@ -188,10 +207,19 @@ def _open_store(
         yield store
 
 
+def _story(options: DemoOptions, state: State) -> DriftStory | None:
+    """Fit what is about drift to the speed of the replay."""
+    if options.drift is None:
+        return None
+    speed = options.rate * state.test_span_s / state.n_test
+    return DriftStory(options.drift, options.rate, speed, options.drift_after_s)
+
+
 def _serve_and_replay(
     options: DemoOptions,
     artifacts: Artifacts,
     store: DemoStore,
+    story: DriftStory | None,
     steps: Steps,
     console: Console,
     stop: threading.Event,
@@ -199,46 +227,87 @@ def _serve_and_replay(
     """Start both processes, show the summary until the end, and end them in order."""
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
     model = f"{MODEL}@{VERSION}"
-    server = ServerProcess(
-        options.directory, artifacts.repository, model, ports, store.serve_options
-    )
+    serve_options = [*store.serve_options, *(story.serve_options if story else [])]
+    server = ServerProcess(options.directory, artifacts.repository, model, ports, serve_options)
     try:
         steps.say(
             f"Server ready in {server.ready_s:.2f} s, {server.resident_bytes / 1e6:.0f} MB resident"
         )
-        steps.say(_how_to_deploy(server.addresses["control"]))
-        replay = ReplayProcess(
-            server.addresses, artifacts.rows, options.rate, options.directory, store.url
+        where = _where(server.addresses["control"])
+        steps.say(
+            f"Version {NEXT_VERSION} waits in the repository; from another terminal: "
+            f"scoregate deploy {NEXT_VERSION} --traffic 10{where}"
         )
-        title = f"Scoregate demo: {MODEL}, {options.rate:g} calls a second offered"
-        summary = Summary(console, title, server.addresses, options.store)
-        try:
-            with summary:
-                while not stop.wait(REFRESH_S):
-                    server.check()
-                    replay.check()
-                    summary.update(replay.state, store.supervise())
-                    elapsed = replay.state.get("elapsed_s", 0.0)
-                    if options.seconds is not None and elapsed >= options.seconds:
-                        break
-        finally:
-            final = replay.end()
-        server.check()
-        if final:
-            summary.finish(final, store.supervise())
+        with _observed(options, story, server, where, steps) as alerts:
+            _replay(options, artifacts, store, story, server, alerts, console, stop)
     finally:
         code = server.end()
     if code != 0:
         raise StartError(f"the server did not end cleanly: exit code {code}")
 
 
-def _how_to_deploy(control: str) -> str:
-    """Say what can be done from another terminal."""
-    where = "" if control.endswith(f":{DEFAULT_PORTS['control']}") else f" --address {control}"
-    return (
-        f"Version {NEXT_VERSION} waits in the repository; from another terminal: "
-        f"scoregate deploy {NEXT_VERSION} --traffic 10{where}"
+@contextmanager
+def _observed(
+    options: DemoOptions,
+    story: DriftStory | None,
+    server: ServerProcess,
+    where: str,
+    steps: Steps,
+) -> Iterator[Alerts]:
+    """Say how to look at drift, and run a Prometheus where one is wanted; yield its alerts."""
+    folder, sidecar = options.directory / "prometheus", server.addresses["sidecar"]
+    for line in story.lines(where, sidecar) if story else []:
+        steps.say(line)
+    if not options.prometheus:
+        if story:
+            steps.say(f"    {how_to_start(folder, sidecar)}")
+        yield list
+        return
+    with Prometheus(folder, sidecar, any_port=options.free_ports) as prometheus:
+        for line in prometheus.lines:
+            steps.say(line)
+        yield prometheus.alerts
+
+
+def _replay(
+    options: DemoOptions,
+    artifacts: Artifacts,
+    store: DemoStore,
+    story: DriftStory | None,
+    server: ServerProcess,
+    alerts: Alerts,
+    console: Console,
+    stop: threading.Event,
+) -> None:
+    """Run the client, and show the summary until the end."""
+    drift = story.replay_options if story else ()
+    replay = ReplayProcess(
+        server.addresses, artifacts.rows, options.rate, options.directory, store.url, drift
     )
+    title = f"Scoregate demo: {MODEL}, {options.rate:g} calls a second offered"
+    summary = Summary(console, title, server.addresses, options.store)
+    try:
+        with summary:
+            while not stop.wait(REFRESH_S):
+                server.check()
+                replay.check()
+                state = replay.state
+                if state:
+                    state = state | {"alerts": alerts()}
+                summary.update(state, store.supervise())
+                elapsed = state.get("elapsed_s", 0.0)
+                if options.seconds is not None and elapsed >= options.seconds:
+                    break
+    finally:
+        final = replay.end()
+    server.check()
+    if final:
+        summary.finish(final | {"alerts": alerts()}, store.supervise())
+
+
+def _where(control: str) -> str:
+    """Return the option that leads commands to the control port; empty: they find it."""
+    return "" if control.endswith(f":{DEFAULT_PORTS['control']}") else f" --address {control}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-Row = tuple[str, str, str]  # name, words, style
+from server.demo.drift_words import Row, drift_line, drift_rows
 
 
 def line(state: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def line(state: dict[str, Any]) -> str:
         f"{state['elapsed_s']:6.1f} s  {state['recent_calls_per_s']:.0f} calls/s  "
         f"p50 {_ms(latency, 'p50')}  p99 {_ms(latency, 'p99')}  p99.9 {_ms(latency, 'p99.9')} ms  "
         f"{_shares_now(state)}{decisions or 'no decisions yet'}  {features}  "
-        f"fraud caught {caught}, missed {fraud - caught}  errors {failed}"
+        f"fraud caught {caught}, missed {fraud - caught}  errors {failed}{drift_line(state)}"
     )
 
 
@@ -46,11 +46,14 @@ def table(state: dict[str, Any], process: str, *, live: bool) -> Table:
     out.add_column()
     rows = [
         *_speed(state, live=live),
+        *drift_rows(state, live=live),
         *_versions(state, live=live),
         *_decisions(state),
-        *_features(state),
-        *_store(state),
     ]
+    stored = [*_features(state), *_store(state)]
+    if live and "drift" in state:  # has to fit on a small screen: only what is not well
+        stored = [row for row in stored if row[2]]
+    rows += stored
     if process:
         rows.append(("", process, "" if " runs " in process else "yellow"))
     for name, words, style in [*rows, *_quality(state), _errors(state)]:
@@ -174,9 +177,11 @@ def _quality(state: dict[str, Any]) -> Iterator[Row]:
             f"({offline['average_precision']:.4f})"
         )
         yield "quality", words, ""
-    same, answered = state.get("as_offline", 0), state.get("answered", 0)
+    n_faulty = state["faulty"].get("answered", 0)
+    same, answered = state.get("as_offline", 0), state.get("answered", 0) - n_faulty
     share = _share(same, answered)
-    yield "", f"{same:,} of {answered:,} scores ({share}) are the offline ones bit for bit", ""
+    words = f"{same:,} of {answered:,} scores ({share}) are the offline ones bit for bit"
+    yield "", words + (", before the fault" if n_faulty else ""), ""
 
 
 def _errors(state: dict[str, Any]) -> Row:

@@ -42,6 +42,7 @@ class Tally:
         self._arms: Counter[tuple[str, str]] = Counter()  # (version, arm), in order of appearance
         self._recent_versions: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._faulty: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._decisions: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -51,8 +52,10 @@ class Tally:
         self._recent_degraded = 0
         self._recent_since = time.monotonic()
 
-    def answered(self, row: int, answer: pb.ScoreResponse, *, latency_us: float) -> None:
-        """Count one answer."""
+    def answered(
+        self, row: int, answer: pb.ScoreResponse, *, latency_us: float, is_faulty: bool = False
+    ) -> None:
+        """Count one answer; what a faulty request got is not held against the offline score."""
         fraud = self._fraud[row]
         flagged = answer.decision != self._default
         found = answer.source_counts
@@ -60,13 +63,17 @@ class Tally:
         expected = self._offline.get(answer.version, self._unknown)[row]
         with self._lock:
             self._recent.add(latency_us)
-            self._raw[row] = answer.raw_score
-            self._expected[row] = expected
+            if not is_faulty:
+                self._raw[row] = answer.raw_score
+                self._expected[row] = expected
+                counts["as_offline"] += answer.raw_score == expected
             self._decisions[answer.decision] += 1
             self._arms[answer.version, answer.arm] += 1
             self._recent_versions[answer.version] += 1
-            counts["as_offline"] += answer.raw_score == expected
-            for counter in (counts, self._versions[answer.version]):
+            parts = [counts, self._versions[answer.version]]
+            if is_faulty:
+                parts.append(self._faulty)
+            for counter in parts:
                 counter["answered"] += 1
                 counter["fraud"] += fraud
                 counter["caught"] += fraud and flagged
@@ -96,6 +103,7 @@ class Tally:
             raw, expected = self._raw.copy(), self._expected.copy()
             state = {
                 **self._counts,
+                "faulty": dict(self._faulty),
                 "sources": dict(self._sources),
                 "decisions": dict(self._decisions),
                 "errors": dict(self._errors),

@@ -29,14 +29,14 @@ def test_native_script_is_whole_and_says_what_it_does() -> None:
     subprocess.run(["bash", "-n", str(NATIVE)], check=True)
     shown = run("--help")
     assert shown.returncode == 0
-    assert "deploy/native.sh [build|redis|test]" in shown.stdout
+    assert "deploy/native.sh [build|redis|prometheus|test]" in shown.stdout
     assert "set -e" not in shown.stdout  # the comment, and no code
     wrong = run("everything")
     assert wrong.returncode == 2
-    assert "unknown profile 'everything': give build, redis or test" in wrong.stderr
+    assert "unknown profile 'everything': give build, redis, prometheus or test" in wrong.stderr
 
 
-@pytest.mark.parametrize("profile", ["build", "redis", "test"])
+@pytest.mark.parametrize("profile", ["build", "redis", "prometheus", "test"])
 def test_nothing_is_installed_where_everything_is_there(profile: str, tmp_path: Path) -> None:
     """The tests run on a machine that `make test` has prepared."""
     apt = tmp_path / "apt-get"  # whatever else is missing, this test installs nothing

@@ -254,6 +254,7 @@ def test_artifacts_are_found_only_when_whole(tmp_path: Path) -> None:
         groups=["customer"],
         n_train=1,
         n_test=1,
+        test_span_s=1.0,
         test_quality={"auc": 0.5},
     )
     assert artifacts.find("f") is None
