@@ -420,8 +420,9 @@ def resolve_message(Schema schema not None, Gather gather, bytes message not Non
     -------
     dict
         `row`: numpy.ndarray of float32, shape (n_features,); `sources`: bytes, per feature one
-        scoregate.v1.FeatureSource, or 5: a default for a category outside the vocabulary; `n_by_source`: list of int by source; `n_missing`:
-        dict from absent, null, infinite, range and unseen to int; `degraded`: bool.
+        scoregate.v1.FeatureSource, or 5: a default for a category outside the vocabulary;
+        `n_by_source`: list of int by source; `n_missing`: dict from absent, null, infinite, range
+        and unseen to int; `degraded`: bool.
 
     Raises
     ------

@@ -399,8 +399,9 @@ cdef class LoopGroup:
         -------
         list of dict
             Per loop: open_connections, accepted, refused, closed, calls, handed_over, iterations,
-            busy_ns (monotonic time between one wait's end and the next one's beginning), bytes_in, bytes_out, resets, calmed, broken, http_answers, held_bytes, and
-            status_0 to status_16, the network answers by gRPC status.
+            busy_ns (time between one wait's end and the next one's beginning), bytes_in, bytes_out,
+            resets, calmed, broken, http_answers, held_bytes, and status_0 to status_16, the network
+            answers by gRPC status.
         """
         answer = []
         cdef int32_t i

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the serving process itself: where a call's time goes, how busy its loops are.
+"""Prometheus metrics of the process itself: where a call's time goes, how busy its loops are.
 
 Rules are those of `collector`. A loop's busy ratio is over the last `WINDOW_S` or a little more,
 whoever asks how often: scrapes share a few samples, taken at most once a second, and none moves

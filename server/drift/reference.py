@@ -182,8 +182,9 @@ def reference_from_arrays(
         fallback[:] = reader.whole("fallback_count", n - 1)
     else:  # an export knows no stores: what was missing or unseen would have been a default
         fallback[:] = missing[:-1]
-        for j in np.flatnonzero(columns.is_category[:-1]):
-            fallback[j] += columns.bins(counts, j)[-1]
+        fallback += [
+            columns.bins(counts, j)[-1] if columns.is_category[j] else 0 for j in range(n - 1)
+        ]
     times = reader.whole("time_ms", 2) if "time_ms" in arrays else None
     hours = _hours(reader, columns, notes)
     effect = reader.optional("design_effect", n)

@@ -100,9 +100,7 @@ def check(
     row = [float32(s.default) if isinstance(v, str) else v for s, v in pairs]
     assert got["row"].tobytes() == np.array(row, dtype=np.float32).tobytes()
     by_verdict = {"unseen": UNSEEN}
-    sources = [
-        by_verdict.get(v, DEFAULT) if isinstance(v, str) else REQUEST for v in verdicts
-    ]
+    sources = [by_verdict.get(v, DEFAULT) if isinstance(v, str) else REQUEST for v in verdicts]
     assert list(got["sources"]) == sources
     told = [min(source, DEFAULT) for source in sources]
     assert got["n_by_source"] == [told.count(source) for source in range(5)]
