@@ -26,7 +26,7 @@ from fastpath.capture import Capture, CapturedRows
 from fastpath.metrics import Metrics
 from server.drift import DriftSettings, Evaluation, Monitor, load_reference, monitored_features
 from server.errors import BundleError, ScoregateError
-from server.files import write_whole
+from server.monitoring.keeping import KeptWindows
 from server.monitoring.sampling import Sampler
 from server.repository import Repository
 from server.rollout.loaded import Key
@@ -114,12 +114,11 @@ class DriftWatch:
         self._arms = arms
         self._settings = settings
         self._drain_s = drain_s
-        self._directory = directory
+        self._kept = KeptWindows(directory)
         self._sampler = Sampler(rows_per_s)
         self._watched: dict[Key, Watched] = {}
         self._looked_s = 0.0
         self._kept_s = time.monotonic()
-        self._is_kept = True  # what was to be kept the last time
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(
             1, thread_name_prefix="scoregate-drift", initializer=_be_nice
@@ -154,9 +153,14 @@ class DriftWatch:
 
     def keep(self) -> None:
         """Write the windows down."""
-        self._keep(list(self._watched.values()))
+        for watched in self._watched.values():
+            self._keep(watched)
 
     def _run(self) -> None:
+        try:
+            self._kept.sweep()
+        except OSError as error:
+            log.warning("what is left of kept drift windows cannot be removed: %s", error)
         while True:
             try:
                 self.look()
@@ -177,7 +181,7 @@ class DriftWatch:
             gone = self._watched.pop(key)
             self._capture.set_rate(gone.slot, 0.0)
             # It may come back: a rollback does not begin a day anew, either.
-            self._keep([gone])
+            self._keep(gone)
         now_s = time.monotonic()
         for key, arm in arms.items():
             watched = self._watched.get(key)
@@ -223,13 +227,10 @@ class DriftWatch:
             watched.trouble = f"{type(error).__name__}: {error}"
 
     def _restore(self, key: Key, monitor: Monitor) -> None:
-        path = self._path(key)
-        if path is None:
-            return
         try:
-            monitor.restore(path.read_bytes())
-        except FileNotFoundError:
-            pass
+            data = self._kept.read(key)
+            if data is not None:
+                monitor.restore(data)
         except (ScoregateError, OSError) as error:
             log.info("drift of %s %s begins anew: %s", key.model, key.version, error)
 
@@ -289,35 +290,16 @@ class DriftWatch:
             watched.rests_until_s = time.monotonic() + rest_s
             self._capture.set_rate(watched.slot, 0.0)
 
-    def _keep(self, some: Sequence[Watched]) -> None:
-        troubles = [trouble for watched in some if (trouble := self._keep_one(watched))]
-        if troubles and self._is_kept:
-            log.warning("%s; told once until windows are kept again", troubles[0])
-        if some:
-            self._is_kept = not troubles
-
-    def _keep_one(self, watched: Watched) -> str:
-        """Write one's windows; return why they could not be written."""
-        path = self._path(watched.key)
+    def _keep(self, watched: Watched) -> None:
         # One that saw nothing has nothing to keep, and must not take the place of what is kept.
-        if watched.monitor is None or path is None or not watched.monitor.n_observed:
-            return ""
+        if self._kept.is_off or watched.monitor is None or not watched.monitor.n_observed:
+            return
         try:
             data = watched.monitor.to_bytes()
         except Exception as error:  # noqa: BLE001 - whatever it was, serving goes on
             self._fail(watched, error)
-            return ""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
-        except OSError as error:
-            return f"drift windows cannot be kept in {path}: {error.strerror or error}"
-        return ""
-
-    def _path(self, key: Key) -> Path | None:
-        if self._directory is None:
-            return None
-        return self._directory / key.model / f"{key.version}-{key.sha256[:16]}.drift"
+        else:
+            self._kept.write(watched.key, data)
 
 
 def _be_nice() -> None:

@@ -16,6 +16,7 @@ from fastpath.capture import Capture, CapturedRows
 from fastpath.metrics import Metrics
 from server.drift import DriftSettings, Monitor, load_reference
 from server.errors import BundleError
+from server.monitoring import keeping
 from server.monitoring import watch as module
 from server.monitoring.watch import DriftWatch, Watched
 from server.repository import Repository
@@ -363,7 +364,7 @@ def test_a_disk_that_takes_nothing_is_told_once_and_watching_goes_on(
 
     world = World(tmp_path)
     world.look()
-    monkeypatch.setattr(module, "write_whole", refuse)
+    monkeypatch.setattr(keeping, "write_whole", refuse)
     monkeypatch.setattr(module, "KEEP_S", 0.0)
     for _ in range(5):
         world.look("1", "2", n_rows=100)
@@ -376,9 +377,22 @@ def test_a_disk_that_takes_nothing_is_told_once_and_watching_goes_on(
     monkeypatch.setattr(module, "KEEP_S", 0.0)
     world.look("1")
     assert len(list(tmp_path.rglob("*.drift"))) == 2
-    monkeypatch.setattr(module, "write_whole", refuse)
+    monkeypatch.setattr(keeping, "write_whole", refuse)
     world.look("1")
     assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 2
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.look()
+    world.look("1", n_rows=10)
+    world.watch.keep()
+    [kept] = tmp_path.rglob("1-*.drift")
+    (kept.parent / f".{kept.name}.x7y8z9").write_bytes(b"half")
+    again = World(tmp_path)
+    again.watch.start()
+    again.watch.stop()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
 
 
 def test_a_look_that_raises_is_not_the_last(
