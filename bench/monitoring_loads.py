@@ -175,7 +175,7 @@ def _disturb(
         targets = {"calm": calm.target, "busy": calm.target, "watched": watched.target}
         offered = loads.half_of_capacity(calm.target, messages)
         for target in (calm.target, watched.target):
-            _fill(loads, target, messages, suffix)
+            _fill(loads, target, messages)
         beside: dict[str, Callable[[], AbstractContextManager[object]]]
         beside = {
             "calm": nullcontext,
@@ -248,8 +248,10 @@ def _watched(target: Target, watching: Watching, suffix: str) -> Iterator[None]:
     before, started = n_evaluations(target.counters()), time.monotonic()
     with scrapes(target, steps_back=True) as scraper:
         yield
-    n = n_evaluations(target.counters()) - before
-    per_s = n / (time.monotonic() - started)
+    after = target.counters()
+    if window_rows(after) < WINDOW_ROWS:
+        raise LoadError(f"{target.name}: {window_rows(after):.0f} rows in its window")
+    per_s = (n_evaluations(after) - before) / (time.monotonic() - started)
     watching.evaluations_per_s.setdefault(suffix, []).append(per_s)
     watching.scrape_ms.setdefault(suffix, []).extend(scraper.times_ms)
 
@@ -280,14 +282,17 @@ def window_rows(counters: dict[str, float]) -> float:
     )
 
 
-def _fill(loads: Loads, target: Target, messages: list[Message], suffix: str) -> None:
-    """Send calls until the fast window is full."""
+def _fill(loads: Loads, target: Target, messages: list[Message]) -> None:
+    """Send calls until as many rows were captured as the fast window holds."""
+    name = f"filling_{target.name}"
     for attempt in range(MAX_FILLS):
-        if window_rows(target.counters()) >= WINDOW_ROWS:
-            return
-        name = f"filling_{target.name}{suffix}"
+        counters = target.counters()
+        if counters["ml_drift_samples_total"] >= WINDOW_ROWS:
+            break
         loads.one(name, target, messages, Closed(), attempt, duration_s=FILL_S, attempts=1)
-    raise LoadError(f"{target.name}: its window is not full after {MAX_FILLS} s of calls")
+    else:
+        raise LoadError(f"{target.name}: its window is not full after {MAX_FILLS} s of calls")
+    loads.runs.pop(name, None)  # no measurement
 
 
 def _difference(before: dict[str, float], after: dict[str, float], name: str) -> float:
