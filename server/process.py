@@ -252,9 +252,10 @@ class Server:
     def banner(self) -> str:
         """Return the lines that say what serves where."""
         models = ", ".join(_describe(model) for model in self.rollout.arms) or "nothing yet"
+        how = "ready" if self.lifecycle.is_serving else "up but not ready"
         ports = "".join(f"  {door:<10} {where}\n" for door, where in self.addresses.items())
         return (
-            f"scoregate {__version__} ready in {process_age_s():.2f} s, "
+            f"scoregate {__version__} {how} in {process_age_s():.2f} s, "
             f"{resident_bytes() / 1e6:.0f} MB resident: {models}\n{ports}"
         )
 

@@ -32,7 +32,7 @@ def models() -> None:
     """List versions, keep them in memory or not, and choose the default model."""
 
 
-@models.command(name="list", epilog=EXIT_CODES)
+@models.command(name="list", epilog=EXIT_CODES, short_help="List the versions of models.")
 @click.argument("model", default="")
 @json_option
 @remote_options
@@ -49,7 +49,7 @@ def list_(remote: Remote, model: str, as_json: bool) -> None:
     click.echo(to_json(found) if as_json else render(found))
 
 
-@models.command(epilog=EXIT_CODES)
+@models.command(epilog=EXIT_CODES, short_help="Choose or say the default model.")
 @click.argument("model", default="")
 @change_options
 def default(remote: Remote, change: Change, model: str) -> None:
@@ -74,7 +74,7 @@ def default(remote: Remote, change: Change, model: str) -> None:
     click.echo(json.dumps({"default_model": name}) if change.as_json else name or NONE)
 
 
-@models.command(epilog=EXIT_CODES)
+@models.command(epilog=EXIT_CODES, short_help="Load a version and keep it loaded.")
 @names_argument
 @json_option
 @remote_options
@@ -99,7 +99,7 @@ def load(remote: Remote, names: tuple[str, ...], as_json: bool) -> None:
     )
 
 
-@models.command(epilog=EXIT_CODES)
+@models.command(epilog=EXIT_CODES, short_help="Stop keeping a version in memory.")
 @names_argument
 @json_option
 @remote_options

@@ -32,7 +32,7 @@ def overrides() -> None:
     """
 
 
-@overrides.command(name="list", epilog=EXIT_CODES)
+@overrides.command(name="list", epilog=EXIT_CODES, short_help="List the keys that are pinned.")
 @click.argument("model", default="")
 @json_option
 @remote_options

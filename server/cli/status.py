@@ -71,12 +71,13 @@ def state_name(found: pb.GetStatusResponse) -> str:
 
 
 def _head(found: pb.GetStatusResponse, newest: pb.Change | None, now_ms: int) -> Iterator[str]:
-    reason = f" ({found.state_reason})" if found.state_reason else ""
     since = span((now_ms - found.started_time_ms) / 1000)
     yield (
-        f"Scoregate {found.server_version}: {state_name(found)}{reason}, up for {since}, "
+        f"Scoregate {found.server_version}: {state_name(found)}, up for {since}, "
         f"{size(found.resident_bytes)} resident"
     )
+    if found.state_reason:
+        yield found.state_reason
     made = ""
     if newest is not None and newest.generation == found.plan_generation:
         made = f": {summary(newest)}, by {who(newest)}, {utc(newest.time_ms)}"

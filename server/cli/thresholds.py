@@ -31,10 +31,10 @@ arm_option = click.option(
 
 @click.group()
 def thresholds() -> None:
-    """Decide at other scores than those of the bundle."""
+    """Decide at other scores than those of the bundle, and see at which."""
 
 
-@thresholds.command(epilog=EXIT_CODES)
+@thresholds.command(epilog=EXIT_CODES, short_help="Show the thresholds in force.")
 @click.argument("model", default="")
 @json_option
 @remote_options

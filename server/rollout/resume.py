@@ -66,6 +66,6 @@ def serve_remembered(
             return
     raise NothingServableError(
         f"no plan of the journal can be served; the newest, generation {last.generation}: "
-        f"{newest_error}. Put that back, then `scoregate rollback --to {last.generation}`; or "
+        f"{newest_error}. Mend that, then `scoregate rollback --to {last.generation}`; or "
         "`scoregate deploy MODEL VERSION --traffic 100` with a version that can be served"
     )

@@ -54,6 +54,10 @@ class Verbs:
             problem = self._rollout.problem_of(state.model(name))
             if problem:
                 return changes.begin_again(state, name, source, basis_points, problem, arm)
+            default = state.default_model
+            problem = self._rollout.problem_of(state.model(default))
+            if problem:
+                return changes.leave_out(state, {default: problem})  # which refuses: it comes first
             return changes.deploy(state, name, source, basis_points, arm)
 
         return self._rollout.change(author, "deploy", arguments, change, mends=True)

@@ -79,7 +79,9 @@ def test_a_deployment_makes_it_ready(server: Serving) -> None:
     check_not_ready(server)
     told = scoregate(server, "status")
     assert told.startswith("Scoregate ")
-    assert ": not ready (no plan of the journal can be served" in told
+    assert ": not ready, up for " in told
+    assert "\nno plan of the journal can be served" in told
+    assert " up but not ready in " in server.stdout()
     assert "\nplan –\n" in told
     assert "nothing is in force" in scoregate(server, "overrides", "list", code=1)
     assert scoregate(server, "models", "default") == "–\n"

@@ -78,6 +78,7 @@ def test_the_model_may_stand_before_the_version() -> None:
         ("UNAUTHENTICATED", CallError, "answered UNAUTHENTICATED: text"),
         ("PERMISSION_DENIED", CallError, "answered PERMISSION_DENIED: text"),
         ("INTERNAL", CallError, "answered INTERNAL"),
+        ("RESOURCE_EXHAUSTED", CallError, "EXHAUSTED: text; it may have been carried out"),
         ("UNIMPLEMENTED", CallError, "is it a control port"),
         ("UNAVAILABLE", CallError, "no answer from h:1 .*serve.*; it may have been carried out"),
         ("DEADLINE_EXCEEDED", CallError, "no answer from h:1 in time; .*it may have been carried"),
@@ -292,7 +293,8 @@ def test_status_is_one_page() -> None:
     newest = pb.Change(generation=8, who="ana", verb="freeze", why="hm", after=TWO)
     told = render_status(found, newest, 6000).splitlines()
     assert told == [
-        "Scoregate 1: not ready (no model), up for 5 s, 1.0 MB resident",
+        "Scoregate 1: not ready, up for 5 s, 1.0 MB resident",
+        "no model",
         "plan 8: freeze, by ana*, 1970-01-01 00:00:00Z (hm)",
         "changes are frozen: hm",
         "",
@@ -309,7 +311,7 @@ def test_status_is_one_page() -> None:
         "   0            2      3",
     ]
     # A change that came between the two calls is not told as the plan's.
-    assert render_status(found, pb.Change(generation=9), 6000).splitlines()[1] == "plan 8"
+    assert render_status(found, pb.Change(generation=9), 6000).splitlines()[2] == "plan 8"
     found.frozen = ""
     assert "frozen" not in render_status(found, newest, 6000)
 

@@ -117,6 +117,8 @@ def test_beginning_again_leaves_out_other_models_but_not_the_default_one(world: 
         ChangeError, match=r"the default model fraud cannot be served: .*no version"
     ):
         again.verbs.deploy(ANNA, "limits", "8", 10_000)
+    with pytest.raises(ChangeError, match="the default model fraud cannot be served"):
+        again.verbs.deploy(ANNA, "spend", "7", 10_000)
     with pytest.raises(ChangeError, match="the default model limits cannot be served"):
         again.verbs.set_default_model(ANNA, "limits")
     outcome = again.verbs.set_default_model(ANNA, "spend")
