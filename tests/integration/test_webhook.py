@@ -57,8 +57,8 @@ class Posting:
 def posting() -> Iterator[Callable[..., Posting]]:
     made: list[Posting] = []
 
-    def make(url: str, **given: float) -> Posting:
-        made.append(Posting(url, **given))
+    def make(url: str, *, secret: bytes | None = SECRET, **given: float) -> Posting:
+        made.append(Posting(url, secret=secret, **given))
         return made[-1]
 
     yield make

@@ -170,10 +170,12 @@ def test_a_summary_is_one_line() -> None:
 
 def test_many_threads_emit() -> None:
     events = EventLog()
-    threads = [
-        threading.Thread(target=lambda: [events.emit("rollout.change", str(n)) for n in range(100)])
-        for _ in range(8)
-    ]
+
+    def emit() -> None:
+        for number in range(100):
+            events.emit("rollout.change", str(number))
+
+    threads = [threading.Thread(target=emit) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
