@@ -50,16 +50,25 @@ class Bundle:
     sha256: bytes
     content: dict[str, bytes]
 
-    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays of one `.npz` file, read and verified again where it was not kept."""
-        where = str(self.path / name)
+    def read(self, name: str) -> bytes:
+        """Return one file's bytes, read and verified again where they were not kept.
+
+        Raises
+        ------
+        BundleError
+            The manifest does not list it, or it is not what was verified.
+        """
         data = self.content.get(name)
         if data is None:
             entry = self.manifest.files.get(name)
             if entry is None:
-                raise BundleError(f"{where}: the manifest lists no such file")
+                raise BundleError(f"{self.path / name}: the manifest lists no such file")
             data = _read_file(self.path / name, entry, keep=True)
-        return decode_arrays(data, where)
+        return data
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one `.npz` file."""
+        return decode_arrays(self.read(name), str(self.path / name))
 
 
 def read_bundle(path: Path | str) -> Bundle:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from server.cli.progress import Progress
 from server.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def export(
         )
     check_vacant(out)
     declared = read_feature_file(defaults) if defaults else FeatureFile()
-    progress = _Progress()
+    progress = Progress()
     with progress:
         progress.step("reading the model")
         model = load_estimator(model_file)
@@ -219,26 +219,3 @@ def _read_rows(
     if valid is not None:
         return frame, read_frame(valid)
     return split_by_time(frame, str(time_column), share)
-
-
-class _Progress:
-    """A spinner with the running step, on stderr, only at a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._status = Console(stderr=True).status("starting") if sys.stderr.isatty() else None
-
-    def __enter__(self) -> _Progress:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def step(self, text: str) -> None:
-        """Say what runs now."""
-        if self._status:
-            self._status.update(text)
