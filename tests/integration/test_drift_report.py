@@ -19,7 +19,14 @@ from tests.integration.test_drift_serving import SETTINGS, Traffic, until, usual
 from tests.support.clients import control
 from tests.support.control import refused
 from tests.support.html import read_page
-from tests.support.serving import FEATURES, MODEL, ROOT, Serving, example_repository
+from tests.support.serving import (
+    FEATURES,
+    MODEL,
+    ROOT,
+    Serving,
+    copy_repository,
+    example_repository,
+)
 
 
 def cli(server: Serving, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -170,3 +177,29 @@ def test_what_cannot_be_reported_is_said(drifted: Drifted) -> None:
             ask = control(channel)
             failure = refused(lambda: ask.GetDrift(pb.GetDriftRequest()))
         assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_built_reference_is_what_is_compared_with(tmp_path: Path) -> None:
+    """Amounts that are in cents for good: not drift against rows that are in cents."""
+    repository = copy_repository(tmp_path / "repository")
+    rows = usual(2000, 23)
+    rows["amount"] *= 100.0
+    rows.to_parquet(tmp_path / "cents.parquet")
+    command = ["reference", "build", str(repository / MODEL), str(tmp_path / "cents.parquet")]
+    built = subprocess.run(
+        [sys.executable, "-m", "server", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    label = {"model": MODEL, "model_version": "2-ref1"}
+    with Serving(repository, SETTINGS) as server:  # the newest
+        traffic = Traffic(server, label)
+        traffic.send(rows[:1000])
+        until(lambda: traffic.state() == "stable")
+        done = cli(server)
+        assert f"{MODEL} 2-ref1: ● stable" in done.stdout
+        assert "reference    2,000 rows, cents.parquet, made 20" in done.stdout

@@ -36,13 +36,14 @@ def until(what: Callable[[], bool]) -> None:
 class Traffic:
     """Transactions for a server, as they were at validation or changed."""
 
-    def __init__(self, server: Serving) -> None:
+    def __init__(self, server: Serving, label: dict[str, str] = LABEL) -> None:
         self.server = server
+        self.label = label
         self.sent = 0
         # Decisions before the monitor stands are nobody's, and its rate is set a moment later:
         # before it is looked at again.
         until(lambda: "ml_drift_state{" in server.http("/metrics")[1])
-        until(lambda: server.metric("ml_drift_evaluations_total", **LABEL, result="ok") >= 1)
+        until(lambda: server.metric("ml_drift_evaluations_total", **label, result="ok") >= 1)
 
     def send(self, rows: pd.DataFrame) -> None:
         with grpc.insecure_channel(self.server.fast) as channel:
@@ -60,7 +61,7 @@ class Traffic:
         [state] = [
             name
             for name in ("warming", "stable", "warning", "retrain", "broken")
-            if self.server.metric("ml_drift_state", **LABEL, state=name) == 1
+            if self.server.metric("ml_drift_state", **self.label, state=name) == 1
         ]
         return state
 
