@@ -17,12 +17,18 @@ import click
 
 from server.cli.lines import utc
 from server.errors import InputError, JournalError
+from server.rollout.database import (
+    MAGIC,
+    DamagedJournalError,
+    beside,
+    explained,
+    looks_like_journal,
+)
 
 if TYPE_CHECKING:
     from server.rollout.entry import Entry
     from server.rollout.journal import Journal
 
-SQLITE_MAGIC = b"SQLite format 3\0"
 WHERE = "it is <repository>/.scoregate/journal.db"
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -111,7 +117,6 @@ def set_aside(file: Path, force: bool) -> None:
     Exit codes: 0 done; 2 FILE is no journal, or whole; 1 a server has it open, or it cannot be
     moved.
     """  # noqa: D301 - as above
-    from server.rollout.database import beside, looks_like_journal
     from server.rollout.journal import set_aside as move
 
     if not (file.exists() or beside(file, "-wal").exists()):
@@ -139,11 +144,9 @@ def set_aside(file: Path, force: bool) -> None:
 
 def _is_damaged(file: Path) -> bool:
     """Read a journal whole; JournalError where nobody can say."""
-    from server.rollout.database import DamagedJournalError
-
     try:
         with file.open("rb") as stream:
-            if stream.read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
+            if stream.read(len(MAGIC)) != MAGIC:
                 return True
     except FileNotFoundError:
         return True  # only its log is there
@@ -160,10 +163,10 @@ def _is_damaged(file: Path) -> bool:
 def _is_database(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            start = stream.read(len(SQLITE_MAGIC))
+            start = stream.read(len(MAGIC))
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-    if start == SQLITE_MAGIC:
+    if start == MAGIC:
         return True
     if start[:1] == b"{" or not start:
         return False
@@ -191,7 +194,6 @@ def _snapshot(file: Path) -> Iterator[Journal]:
     import sqlite3
     import tempfile
 
-    from server.rollout.database import explained
     from server.rollout.journal import Journal
 
     if not _is_database(file):

@@ -15,6 +15,7 @@ from pathlib import Path
 from server.errors import JournalError
 from server.rollout.lock import ProcessLock
 
+MAGIC = b"SQLite format 3\0"
 APPLICATION_ID = 0x53475231  # "SGR1", in the file's header
 APPLICATION_ID_AT = 68
 SCHEMA_VERSION = 1
@@ -58,6 +59,7 @@ def open_database(path: Path, timeout_s: float) -> sqlite3.Connection:
                 "the server starts without a history"
             )
         _create(path)
+    _check_header(path)
     database = sqlite3.connect(
         f"{path.as_uri()}?mode=rw",
         uri=True,
@@ -149,9 +151,17 @@ def _create(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def _check_version(path: Path, database: sqlite3.Connection) -> None:
-    if path.stat().st_size == 0:
+def _check_header(path: Path) -> None:
+    """Refuse what is no database before SQLite sees it: it would throw the log beside it away."""
+    with path.open("rb") as stream:
+        start = stream.read(len(MAGIC))
+    if not start:
         raise damaged(path, "it is empty")
+    if start != MAGIC:
+        raise damaged(path, "file is not a database")
+
+
+def _check_version(path: Path, database: sqlite3.Connection) -> None:
     application = database.execute("PRAGMA application_id").fetchone()[0]
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:

@@ -550,6 +550,9 @@ def test_a_hole_that_a_start_does_not_see_is_damage_too(tmp_path: Path) -> None:
         assert len(world.rollout.state().models[0].labels) == 40
         with pytest.raises(CallError, match=f"DATA_LOSS: .*`scoregate journal set-aside {file}`"):
             run("history", "-n", "100", "--address", f"127.0.0.1:{world.port.port}")
+        # What the runbook says to do in the meantime.
+        run("deploy", "2", "--traffic", "100", "--address", f"127.0.0.1:{world.port.port}")
+        run("promote", "2", "--address", f"127.0.0.1:{world.port.port}")
     assert "moved aside" in run("journal", "set-aside", str(file))
 
 

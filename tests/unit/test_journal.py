@@ -405,6 +405,9 @@ def test_a_journal_is_moved_aside_whole_and_a_new_one_goes_on_above(path: Path) 
         shutil.copy(f"{path}-wal", path.with_name("kept"))
     path.write_bytes(b"x" * 8192)
     path.with_name("kept").rename(f"{path}-wal")
+    # Whoever tries to start with it leaves all of it there, the log too.
+    with pytest.raises(DamagedJournalError, match=f"`scoregate journal set-aside {path}`"):
+        Journal(path)
     aside, log = set_aside(path)
     assert aside.name.startswith("journal.db.damaged-2")
     assert aside.read_bytes() == b"x" * 8192
