@@ -6,6 +6,7 @@ from it. `load` merges flag > environment > file > default; `show` prints the re
 """
 
 from server.config.catalogue import CATALOGUE, Setting
+from server.config.feedback import FeedbackSettings
 from server.config.load import Effective, load_settings
 from server.config.monitoring import DriftWatchSettings, EventSettings
 from server.config.settings import (
@@ -30,6 +31,7 @@ __all__ = [
     "EventSettings",
     "FastSettings",
     "FeatureSettings",
+    "FeedbackSettings",
     "LogSettings",
     "RedisSettings",
     "RolloutSettings",

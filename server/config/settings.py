@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from server.config.feedback import FeedbackSettings
 from server.config.kinds import PATH
 from server.config.monitoring import DriftWatchSettings, EventSettings
 
@@ -359,5 +360,6 @@ class Settings(Struct, frozen=True):
     rollout: RolloutSettings = RolloutSettings()
     drift: DriftWatchSettings = DriftWatchSettings()
     events: EventSettings = EventSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()

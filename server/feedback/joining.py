@@ -1,8 +1,8 @@
 """Outcomes are joined with decisions: which one wins, what is counted, what waits.
 
 For each decision the outcome that was observed last holds; of two observed at one time, the one
-that came last. The same outcome again changes nothing. A retraction leaves nothing known, and is itself
-an outcome: what was observed before it does not come back.
+that came last. The same outcome again changes nothing. A retraction leaves nothing known, and is
+itself an outcome: what was observed before it does not come back.
 
 An outcome whose decision is not here waits: the decision may be on its way (they are drained a few
 times a second), or it was never recorded. Those that wait are bounded; the oldest are given up.
