@@ -120,13 +120,13 @@ def _evaluation(found: Found) -> tuple[Values, list[Target]]:
 
 
 def _scrape(found: Found) -> tuple[Values, list[Target]]:
-    times = _percentiles(found.scraped.times_ms)
     values: Values = {
         "scrapes": len(found.scraped.times_ms),
-        "scrape_ms": times,
         "scrape_bytes": max(found.scraped.n_bytes),
     }
-    return values, [Target("scrape_ms_p50", times["p50"], "<=", MAX_SCRAPE_MS)]
+    for name, at in (("p50", 50), ("p99", 99), ("max", 100)):
+        values[f"scrape_ms_{name}"] = float(np.percentile(found.scraped.times_ms, at))
+    return values, [Target("scrape_ms_p50", values["scrape_ms_p50"], "<=", MAX_SCRAPE_MS)]
 
 
 def _disturbance(found: Found) -> tuple[Values, list[Target]]:
@@ -165,8 +165,3 @@ def _memory(found: Found) -> tuple[Values, list[Target]]:
         Target(name, values[name], "<=", MAX_MONITOR_BYTES)
         for name in ("monitor_counted_bytes", "monitor_resident_bytes")
     ]
-
-
-def _percentiles(values: list[float]) -> dict[str, float]:
-    names = {"min": 0, "p50": 50, "p99": 99, "max": 100}
-    return {name: float(np.percentile(values, at)) for name, at in names.items()}

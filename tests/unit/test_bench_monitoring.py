@@ -161,7 +161,7 @@ def test_everything_that_is_promised_can_be_kept() -> None:
     assert unmet(found(REALTIME)) == []
     assert len(summary(found())[1]) == 9
     assert values["capture_all_dropped_share"].median == 0.75
-    assert (values["scrape_ms"]["p50"], values["scrape_bytes"]) == (12.0, 21_000)
+    assert (values["scrape_ms_p50"], values["scrape_bytes"]) == (12.0, 21_000)
     assert values["watched_scrapes"] == 8
     assert values["shape"]["pause_between_scrapes_s"] == PAUSE_S
     assert values["valid"] is True
