@@ -102,7 +102,10 @@ def test_a_page_is_whole_and_fetches_nothing() -> None:
     assert states == ["warning", "broken pipeline", "stable", "warming", "not watched"]
     # A title for each plot and each bar: readers who cannot see them are told.
     assert len([t for t in page.texts("title") if "share of rows per" in t]) == 3 * 5
-    assert any(t.startswith("Drift scores of features") for t in page.texts("title"))
+    charts = [t for t in page.texts("title") if t.startswith("Drift scores of features")]
+    assert len(charts) == 2  # of those where something moved
+    assert "Highest: amount 0.9" in charts[0]
+    assert "Nothing: 4 features at 0." in page.texts("p")
     assert "10 of 600 rows, 60 of 60 seconds" in page.texts("li")
     assert any("missing values in 40.0 % of rows, 0 % before" in li for li in page.texts("li"))
     assert "1 feature that did not move" not in page.texts("summary")
@@ -145,7 +148,7 @@ def test_every_feature_is_told_where_all_are_asked_for() -> None:
     assert "x29" in text
     assert "--all" not in text
     page = make_page([report])
-    assert "14 more are in the table below" in page
+    assert "33 other features: in the table below" in page
     assert page.count(">x29<") == 2  # its card and its row
 
 

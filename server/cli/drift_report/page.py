@@ -107,13 +107,16 @@ def _features(report: pb.DriftReport, at: int) -> str:
     moved = [one for one in ordered if one.score > 0]
     calm = [one for one in ordered if not one.score > 0]
     n_watched = sum(not math.isnan(one.score) for one in ordered)
-    more = n_watched - plots.MOST_SCORES
-    note = f"<p class=note>{more} more are in the table below.</p>" if more > 0 else ""
-    parts = [
-        f"<h3>Scores</h3><div class=scores>{plots.scores(report, ordered)}{note}</div>",
-        f"<h3>What moved</h3>{LEGEND if moved else '<p class=note>Nothing.</p>'}",
-        _cards(moved, at, 0),
-    ]
+    parts = []
+    if moved:
+        rest = n_watched - min(len(moved), plots.MOST_SCORES)
+        note = f"<p class=note>{_count(rest, 'other feature')}: in the table below.</p>"
+        parts.append(
+            f"<h3>Scores</h3><div class=scores>{plots.scores(report, moved)}"
+            f"{note if rest else ''}</div><h3>What moved</h3>{LEGEND}{_cards(moved, at, 0)}"
+        )
+    else:
+        parts.append(f"<h3>What moved</h3><p>Nothing: {_count(n_watched, 'feature')} at 0.</p>")
     if report.HasField("raw_score"):
         parts.append(f"<h3>The model's scores</h3>{LEGEND}{_cards([report.raw_score], at, 10_000)}")
     if calm:
@@ -143,7 +146,7 @@ def _card(one: pb.FeatureDrift, ident: str) -> str:
         name = "KS" if one.measure == "ks" else "Jensen-Shannon"
         said.append(
             f"{name} distance <b>{distance(one.distance)}</b> ({test}p {p_value(one.p_value)}): "
-            f"{sure}; PSI {distance(one.psi)}"
+            f"{sure}{'' if math.isnan(one.psi) else f'; PSI {distance(one.psi)}'}"
         )
         said.append(f"{one.n_window:,} values now, {one.n_reference:,.0f} before")
     said += [escape(part) for part in (*figures.faults(one), *figures.remarks(one))]

@@ -162,10 +162,9 @@ def categories(one: pb.FeatureDrift) -> str:
     return _svg(8 + len(rows) * (ROW + 4), title, body)
 
 
-def scores(report: pb.DriftReport, ordered: Sequence[pb.FeatureDrift]) -> str:
-    """Draw the features' scores as bars, with the limits as lines."""
-    watched = [one for one in ordered if not math.isnan(one.score)]
-    shown = watched[:MOST_SCORES]
+def scores(report: pb.DriftReport, features: Sequence[pb.FeatureDrift]) -> str:
+    """Draw the scores of the first features as bars, with the limits as lines."""
+    shown = features[:MOST_SCORES]
     height = 22 + len(shown) * ROW
     body = []
     for limit, name in ((report.warn, "warning"), (report.retrain, "retrain")):
