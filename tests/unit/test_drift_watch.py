@@ -16,9 +16,11 @@ from fastpath.capture import Capture, CapturedRows
 from fastpath.metrics import Metrics
 from server.drift import DriftSettings, Monitor, load_reference
 from server.errors import BundleError
+from server.events.drift import DriftEvents
+from server.events.log import EventLog
 from server.monitoring import keeping
 from server.monitoring import watch as module
-from server.monitoring.watch import DriftWatch, Watched
+from server.monitoring.watch import DriftWatch, Listener, Watched
 from server.repository import Repository
 from server.rollout.loaded import Key
 from server.rollout.plans import ServedArm
@@ -76,7 +78,7 @@ class Rings:
 class World:
     """A watch over the example's versions, looked at by hand."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, listener: Listener | None = None) -> None:
         self.rings = Rings()
         self.metrics = Metrics(1)
         repository = Repository(example_repository().path)
@@ -94,6 +96,7 @@ class World:
             rows_per_s=1000.0,
             drain_s=0.01,
             directory=directory,
+            listener=listener,
         )
 
     def _arms(self) -> list[ServedArm]:
@@ -190,6 +193,33 @@ def test_a_monitor_that_raises_is_counted_and_made_anew(
     world.look("1", n_rows=800)
     assert world.n_rows("1") == 800
     assert (one.n_failed, one.trouble) == (1, "")
+
+
+class Deaf:
+    """Whoever is told, and cannot bear it."""
+
+    def evaluated(self, *_: object) -> None:
+        raise RuntimeError("nobody listens")
+
+    def failed(self, *_: object) -> None:
+        raise RuntimeError("nobody listens")
+
+
+def test_who_wants_to_know_is_told_and_cannot_do_harm(fragile: Callable[[str], None]) -> None:
+    fragile("observe")
+    events = EventLog()
+    world = World(listener=DriftEvents(events))
+    world.look()
+    world.look("1", "2", amount=12345.0)
+    world.look("2", n_rows=10, amount=POISON)
+    told = {(kept.event.kind, kept.event.version) for kept in events.read(9)[0]}
+    assert told == {("drift.broken", "1"), ("drift.broken", "2"), ("drift.failed", "2")}
+    deaf = World(listener=Deaf())
+    deaf.look()
+    deaf.look("1", "2")
+    deaf.look("2", n_rows=10, amount=POISON)
+    assert [one.n_failed for one in deaf.watch.watched] == [0, 1]
+    assert [one.n_ok > 0 for one in deaf.watch.watched] == [True, True]
 
 
 def test_a_failure_costs_what_was_not_kept(fragile: Callable[[str], None], tmp_path: Path) -> None:

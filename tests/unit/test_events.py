@@ -28,7 +28,7 @@ from server.events.event import Event, make_event
 from server.events.kinds import KINDS
 from server.events.limiter import INTERVAL_S, Limiter
 from server.events.line_file import LineFile
-from server.events.log import N_KEPT, EventLog
+from server.events.log import N_KEPT, N_UNWRITTEN, EventLog
 from server.events.metrics import event_families
 from server.events.opening import open_events
 from server.events.post import parse_target
@@ -328,6 +328,34 @@ def test_a_full_disk_is_counted_and_said_once(
     said = [record for record in caplog.records if "log_file" in record.getMessage()]
     assert len(said) == 1
     assert len(kinds_of(events)) == 10
+
+
+class StuckFile:
+    """A file on a disk that does not answer."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+
+    def append(self, line: bytes) -> None:
+        self.answers.wait()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_disk_that_hangs_holds_nobody_up_and_memory_is_bounded() -> None:
+    file = StuckFile()
+    events = EventLog(file=file)  # type: ignore[arg-type]
+    events.start()
+    events.emit("rollout.change", "the file takes it, and does not come back")
+    wait_for(lambda: not events._unwritten)
+    for number in range(N_UNWRITTEN + 7):
+        events.emit("rollout.change", str(number))
+    assert events.n_lines_lost == 7
+    assert len(events._unwritten) == N_UNWRITTEN
+    assert events.counts()["rollout.change", "emitted"] == N_UNWRITTEN + 8
+    file.answers.set()
+    events.stop(30.0)
 
 
 def test_a_file_that_ends_in_mid_line_goes_on_with_a_new_one(tmp_path: Path) -> None:
