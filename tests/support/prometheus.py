@@ -54,8 +54,7 @@ INTERVAL = "500ms"
 
 # What rules and dashboards ask for although no server has it yet. A metric that a server has may
 # not stand here: whoever adds one takes it off, and from then on its queries must find data.
-PENDING: Mapping[str, str] = {
-}
+PENDING: Mapping[str, str] = {}
 # A monitor that warms up says NaN, which is an answer.
 NAN_IS_DATA = re.compile(r"ml_(data_drift|drift|feature_drift|feature_missing|score_drift)_")
 
@@ -106,12 +105,18 @@ def has_data(expression: str, result: Iterable[Mapping[str, Any]]) -> bool:
     return any(not math.isnan(value) for value in values)
 
 
-def write_config(folder: Path, target: str) -> Path:
-    """Copy our configuration and rules, for one target and at once instead of every 15 s."""
+def write_config(folder: Path, target: str, *, patience: str = "") -> Path:
+    """Copy our configuration and rules, for one target and at once instead of every 15 s.
+
+    `patience`, if any, takes the place of every `for:`, that alerts fire within a test.
+    """
     shutil.copytree(DEPLOY / "rules", folder / "rules")
     # Prometheus begins a group at a random moment of its interval.
     for path in (folder / "rules").iterdir():
-        path.write_text(re.sub(r"(?m)^    interval: .*\n", "", path.read_text()))
+        rules = re.sub(r"(?m)^    interval: .*\n", "", path.read_text())
+        if patience:
+            rules = re.sub(r"(?m)^( +for: ).*$", rf"\g<1>{patience}", rules)
+        path.write_text(rules)
     text = (DEPLOY / "prometheus.yml").read_text()
     for old, new in (("127.0.0.1:9464", target), ("_interval: 15s", f"_interval: {INTERVAL}")):
         assert old in text
@@ -124,15 +129,16 @@ def write_config(folder: Path, target: str) -> Path:
 class Prometheus:
     """A process of Debian's Prometheus, from ready to its end."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, patience: str = "") -> None:
         needs_prometheus()
+        self._patience = patience
         self.folder = Path(tempfile.mkdtemp(prefix="sgprom-"))
         self.address = f"127.0.0.1:{free_port()}"
         self._target = target
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        config = write_config(self.folder, self._target)
+        config = write_config(self.folder, self._target, patience=self._patience)
         command = [
             "prometheus",
             f"--config.file={config}",
