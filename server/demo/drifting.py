@@ -28,7 +28,9 @@ LEAST_ROWS = 600  # what a window needs to say anything
 # Lengths of the slow window's steps: they have to divide an hour.
 PANES_S = (3600, 1800, 1200, 900, 600, 300, 120, 60, 30, 10, 1)
 LEAST_PANES = 12
-LEAST_SLOW_S = 60.0
+# What the settings allow.
+LEAST_SLOW_S, MOST_SLOW_S = 60.0, 31_536_000.0
+MOST_MIN_SPAN_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,15 @@ class DriftStory:
     @property
     def serve_options(self) -> list[str]:
         """Options of `scoregate serve` for windows of the demo's clock."""
-        slow_s = max(LEAST_SLOW_S, SLOW_WINDOWS * self.window_s * self.speed)
+        window_s = self.window_s * self.speed
+        slow_s = min(max(LEAST_SLOW_S, SLOW_WINDOWS * window_s), MOST_SLOW_S)
+        min_span_s = min(window_s / 3, MOST_MIN_SPAN_S)
         pane_s = next(pane for pane in PANES_S if pane * LEAST_PANES <= slow_s or pane == 1)
         return [
             *("--drift-rows-per-s", f"{MAX_ROWS_PER_S:g}"),
             *("--drift-window-rows", str(self.window_rows)),
-            *("--drift-min-span-s", f"{_round(self.window_s * self.speed / 3):g}"),
-            *("--drift-slow-span-s", f"{_round(slow_s):g}"),
+            *("--drift-min-span-s", f"{_round(min_span_s):.10g}"),
+            *("--drift-slow-span-s", f"{_round(slow_s):.10g}"),
             *("--drift-pane-s", str(pane_s)),
             *("--drift-interval-s", f"{INTERVAL_S:g}"),
             *("--drift-drain-s", f"{DRAIN_S:g}"),
