@@ -35,7 +35,7 @@ PROFILE_ARGS ?=
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: build $(if $(filter redis,$(STORE)),native-redis) $(if $(PROMETHEUS),native-prometheus) ## train, export, serve and replay until Ctrl-C (DRIFT=amount|dropped|stuck|none, PROMETHEUS=1, STORE=lmdb|redis|none, DATA=file.parquet, DEMO_SECONDS=20)
+demo: build $(if $(filter redis,$(STORE)),native-redis) $(if $(PROMETHEUS),native-prometheus) ## train, export, serve and replay until Ctrl-C (DRIFT=amount, PROMETHEUS=1, STORE=redis, DATA=file.parquet, DEMO_SECONDS=20)
 	@exec $(BIN)/python -m server demo $(if $(STORE),--store "$(STORE)") \
 	    $(if $(DATA),--data "$(DATA)") \
 	    $(if $(DRIFT),--drift "$(DRIFT)") $(if $(PROMETHEUS),--prometheus) \

@@ -111,7 +111,7 @@ class DriftStory:
         sidecar : str
             The sidecar's address.
         """
-        when = f"after {self.after_s:g} s " if self.fault.feature else ""
+        when = f"after {self.after_s:g} s, " if self.fault.feature else ""
         return [
             f"Drift: {when}{self.fault.words}; to be expected: {self.fault.expected}.",
             f"  A second of the replay is {_clock(self.speed)} of the transactions' time; drift is",

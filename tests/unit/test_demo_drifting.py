@@ -112,7 +112,7 @@ def test_windows_are_what_a_server_takes(rate: float, n_test: int) -> None:
 
 def test_the_users_moment_counts() -> None:
     assert DriftStory("amount", 500, 4000, 7.5).after_s == 7.5
-    assert any("after 7.5 s" in line for line in DriftStory("amount", 500, 1, 7.5).lines("", ""))
+    assert any("after 7.5 s, " in line for line in DriftStory("amount", 500, 1, 7.5).lines("", ""))
 
 
 def test_prometheus_files_are_ours_with_another_target(tmp_path: Path) -> None:
