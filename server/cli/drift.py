@@ -64,8 +64,16 @@ def report(
     from server.cli.drift_report.figures import fill_p_values, is_as_grave
     from server.pb.scoregate.v1 import control_pb2 as pb
 
-    request = pb.GetDriftRequest(model=model, version=version, histograms=page is not None)
+    request = pb.GetDriftRequest(model=model, version=version)
     answer = remote.call("GetDrift", request, pb.GetDriftResponse)
+    if page is not None:  # one at a time: histograms of many versions would not fit one message
+        asked = [
+            pb.GetDriftRequest(model=one.model, version=one.version, histograms=True)
+            for one in answer.reports
+        ]
+        del answer.reports[:]
+        for request in asked:
+            answer.MergeFrom(remote.call("GetDrift", request, pb.GetDriftResponse))
     if not all(fill_p_values(one) for one in answer.reports):
         click.echo(
             "scoregate: p-values are computed here, and scipy is missing: pip install scipy",

@@ -73,6 +73,7 @@ def inspect(bundle: Path, as_json: bool, verify: bool) -> None:
             ("routing entity", manifest.routing_entity or "none"),
             ("trained on", f"{training.n_rows:,} rows, {training.n_positive:,} positive"),
             ("training data", training.fingerprint),
+            ("drift reference", manifest.reference or "the export's validation rows"),
             ("made with", ", ".join(f"{k} {v}" for k, v in manifest.library_versions.items())),
             *engine,
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,12 +59,11 @@ class Traffic:
         until(lambda: self.server.metric("ml_drift_samples_total") >= self.sent)
 
     def state(self) -> str:
-        [state] = [
-            name
-            for name in ("warming", "stable", "warning", "retrain", "broken")
-            if self.server.metric("ml_drift_state", **self.label, state=name) == 1
-        ]
-        return state
+        # Of one scrape: between two the state may change.
+        label = ",".join(f'{name}="{value}"' for name, value in self.label.items())
+        page = self.server.http("/metrics")[1]
+        [state] = re.findall(rf'^ml_drift_state{{{label},state="(\w+)"}} 1\.0$', page, re.MULTILINE)
+        return str(state)
 
 
 def usual(n_rows: int, seed: int) -> pd.DataFrame:
