@@ -58,13 +58,17 @@ def _tree_count(
     help="The new bundle: REPOSITORY/MODEL/VERSION.",
 )
 @click.option("--valid", type=FILE, help="Validation rows, Parquet or CSV.")
-@click.option("--time-column", help="Instead of --valid: the last rows by this column validate.")
+@click.option(
+    "--time-column",
+    help="Without --valid: the last rows by this column validate. With it: when its rows were "
+    "taken, for what depends on the hour of the week.",
+)
 @click.option(
     "--valid-share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.25,
     show_default=True,
-    help="With --time-column: the share of rows that validate.",
+    help="With --time-column and without --valid: the share of rows that validate.",
 )
 @click.option("--features", help="Input columns, comma-separated, for a model without names.")
 @click.option(
@@ -132,9 +136,9 @@ def export(
     from server.export import ExportOptions, export_model
     from server.export.frame import feature_names, fingerprint, take_column
     from server.export.options import FeatureFile, read_feature_file
-    from server.export.times import event_times_ms
+    from server.export.times import event_times_ms, needed_times_ms
 
-    if (valid is None) == (time_column is None):
+    if valid is None and time_column is None:
         raise click.UsageError(
             "one of --valid FILE and --time-column COLUMN is needed: the report must be taken on "
             "rows that the model was not fitted on"
@@ -147,6 +151,11 @@ def export(
         model = load_estimator(model_file)
         progress.step("reading the rows")
         train, test = _read_rows(data, valid, time_column, valid_share)
+        times = None
+        if time_column and valid:
+            times = needed_times_ms(take_column(test, time_column, "--time-column"), str(valid))
+        elif time_column:
+            times = event_times_ms(test[time_column])
         not_features = [target, *([time_column] if time_column else [])]
         names = [name.strip() for name in features.split(",")] if features else None
         if names is None:
@@ -171,7 +180,7 @@ def export(
                 groups=declared.groups,
                 fallback=declared.fallback,
                 fingerprint=fingerprint(train[[*names, target]]),
-                valid_time_ms=event_times_ms(test[time_column]) if time_column else None,
+                valid_time_ms=times,
                 **chosen,
             ),
             step=progress.step,

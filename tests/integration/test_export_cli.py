@@ -17,6 +17,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
 from server import cli
+from server.bundle import read_bundle
+from server.drift import load_reference
 from tests.support.models import fitted, make_data
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +150,9 @@ def test_errors_are_one_line_and_exit_code_2(
         ({"--data": tmp_path / "narrow.parquet"}, "fitted with f3, which the data lack"),
         ({"--valid": tmp_path / "narrow.parquet"}, "f3: no such column"),
         ({"--target": "label"}, "--target label: no such column; there are f0, f1"),
-        ({"--time-column": "t"}, "one of --valid FILE and --time-column"),
+        ({"--valid": None}, "one of --valid FILE and --time-column"),
+        ({"--time-column": "when"}, "--time-column when: no such column"),
+        ({"--time-column": "f0"}, "valid.parquet: column 'f0' (float32) does not hold a time"),
         ({"--valid": None, "--time-column": "when"}, "--time-column when: no such column"),
         ({"--threshold": "review"}, "not of the form name=score"),
         ({"--threshold": "review=2"}, "threshold review=2.0"),
@@ -168,6 +172,25 @@ def test_errors_are_one_line_and_exit_code_2(
         if error.startswith("scoregate:"):
             assert len(error.splitlines()) == 1, error
     assert not (tmp_path / "repo").exists()
+
+
+def test_a_file_of_validation_rows_can_have_event_times(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "d.json").write_text('{"f0": {"monitor": "calendar"}}')
+    out = tmp_path / "repo" / "m" / "1"
+    code, error = call(
+        monkeypatch, capsys, "export", "--model", files / "m.joblib", "--data",
+        files / "rows.parquet", "--target", "y", "--valid", files / "valid.csv", "--time-column",
+        "t", "--defaults", tmp_path / "d.json", "--out", out,
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    reference = load_reference(read_bundle(out))
+    frame = pd.read_parquet(files / "valid.parquet")
+    assert reference.n_rows == len(frame)  # all of them: nothing was split off
+    assert reference.newest_ms == round(frame["t"].max().timestamp() * 1000)
+    assert set(reference.hours) == {0, 6}  # the feature, and the raw score with it
+    assert json.loads((out / "manifest.json").read_bytes())["training"]["n_rows"] == 800
 
 
 def test_a_model_of_another_release_is_one_line_of_warning(
