@@ -70,10 +70,11 @@ def _features(watched: Sequence[Watched]) -> Iterator[Metric]:
         "ml_feature_missing_ratio", "Share of rows without a value of the feature.", ["feature"]
     )
     for one in watched:
-        if one.monitor is None:
+        monitor = one.monitor  # whole, or None: the thread that watches may replace it
+        if monitor is None:
             continue
         found = {feature.name: feature for feature in _found(one.evaluation)}
-        for feature in one.monitor.reference.features:
+        for feature in monitor.reference.features:
             label = [*one.key[:2], feature.name]
             seen = found.get(feature.name)
             drift.add_metric(label, math.nan if seen is None else seen.score)
@@ -113,9 +114,10 @@ def _reference_times(watched: Sequence[Watched]) -> Metric:
         "the reference was made. Old: drift since then is to be expected; train on newer rows.",
     )
     for one in watched:
-        if one.monitor is None:
+        monitor = one.monitor
+        if monitor is None:
             continue
-        reference = one.monitor.reference
+        reference = monitor.reference
         time_ms = reference.time_ms if reference.newest_ms is None else reference.newest_ms
         if time_ms is not None:
             taken.add_metric(list(one.key[:2]), time_ms / 1000)

@@ -56,7 +56,8 @@ class Watched:
     @property
     def evaluation(self) -> Evaluation | None:
         """The last evaluation."""
-        return None if self.monitor is None else self.monitor.evaluation
+        monitor = self.monitor  # whole, or None: the thread that watches may replace it
+        return None if monitor is None else monitor.evaluation
 
 
 class Listener(Protocol):
@@ -205,8 +206,8 @@ class DriftWatch:
     def _open(self, watched: Watched, *, with_windows: bool) -> None:
         """Give it a monitor, with the windows that were kept, or the reason why it has none."""
         key = watched.key
-        watched.monitor, watched.is_proven = None, False
-        watched.trouble, watched.rests_until_s = "", 0.0
+        made: Monitor | None = None
+        trouble = ""
         try:
             bundle = self._repository.read(key.model, key.version)
             if bundle.sha256.hex() != key.sha256:
@@ -218,13 +219,16 @@ class DriftWatch:
             )
             if with_windows:
                 self._restore(key, monitor)
-            watched.monitor = monitor
+            made = monitor
         except ScoregateError as error:
             log.warning("drift of %s %s is not watched: %s", key.model, key.version, error)
-            watched.trouble = str(error)
+            trouble = str(error)
         except Exception as error:
             log.exception("drift of %s %s is not watched", key.model, key.version)
-            watched.trouble = f"{type(error).__name__}: {error}"
+            trouble = f"{type(error).__name__}: {error}"
+        # At once: a scrape in between finds the monitor before or this one.
+        watched.monitor, watched.trouble = made, trouble
+        watched.is_proven, watched.rests_until_s = False, 0.0
 
     def _restore(self, key: Key, monitor: Monitor) -> None:
         try:

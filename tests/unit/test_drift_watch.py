@@ -222,6 +222,25 @@ def test_who_wants_to_know_is_told_and_cannot_do_harm(fragile: Callable[[str], N
     assert [one.n_ok > 0 for one in deaf.watch.watched] == [True, True]
 
 
+def test_who_looks_while_a_monitor_is_made_anew_finds_the_one_before(
+    fragile: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fragile("observe")
+    world = World()
+    world.look()
+    world.look("1")
+    before, seen = world.watched("1").monitor, []
+
+    def load(bundle: Any) -> Any:
+        seen.append(world.watched("1").monitor)
+        return load_reference(bundle)
+
+    monkeypatch.setattr(module, "load_reference", load)
+    world.look("1", n_rows=1, amount=POISON)
+    assert seen == [before]
+    assert world.watched("1").monitor not in (None, before)
+
+
 def test_a_failure_costs_what_was_not_kept(fragile: Callable[[str], None], tmp_path: Path) -> None:
     fragile("observe")
     world = World(tmp_path)
