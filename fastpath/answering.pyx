@@ -30,8 +30,19 @@ from fastpath.capture cimport (
     hash_id,
     is_sampled,
 )
+from fastpath.ledger cimport (
+    FLAG_DEGRADED,
+    FLAG_EXPLORED,
+    FLAG_UNSTICKY,
+    begin_decision,
+    decision_t,
+    end_decision,
+    is_explored,
+    recorded_with,
+)
 from fastpath.metrics cimport STAGE_ENCODE, STAGE_SCORE, add, observe_duration, slot_t
 from fastpath.plan cimport arm_t
+from fastpath.routing cimport bucket_of
 from fastpath.rows cimport TIMED_ROWS, engine_t, row_t
 from fastpath.timings cimport observe_timing
 from fastpath.wire cimport OPTION_PROVENANCE, OPTION_TIMINGS
@@ -169,7 +180,7 @@ cdef void _capture(
     entry.decided_time_ms = wall_ms
     entry.generation = row.arm.generation
     entry.raw = raw
-    entry.bucket = row.bucket
+    entry.bucket = bucket_of(row.routing_hash)
     entry.slot = <uint16_t> row.arm.slot
     entry.arm = row.arm.index
     entry.decision = <uint8_t> reached
@@ -178,6 +189,38 @@ cdef void _capture(
     memcpy(entry_values(entry), row.resolved.row, n_features * sizeof(float))
     memcpy(entry_sources(entry), row.resolved.sources, n_features)
     end_entry(engine.ring, entry)
+
+
+cdef void _record(
+    engine_t* engine, const row_t* row, const uint64_t* id_hash, float raw, float score,
+    int32_t policy, int32_t reached, float propensity,
+) noexcept nogil:
+    cdef decision_t* entry
+    cdef float probability = recorded_with(engine.ledger, row.arm.slot, id_hash, raw)
+    if probability == 0.0:
+        return
+    entry = begin_decision(engine.ledger)
+    if entry is NULL:
+        return
+    entry.id_hash[0] = id_hash[0]
+    entry.id_hash[1] = id_hash[1]
+    entry.decided_time_ms = _wall_ms(engine)
+    entry.entity_hash = row.routing_hash
+    entry.generation = row.arm.generation
+    entry.raw = raw
+    entry.score = score
+    entry.sampling_probability = probability
+    entry.propensity = propensity
+    entry.slot = <uint16_t> row.arm.slot
+    entry.arm = row.arm.index
+    entry.decision = <uint8_t> reached
+    entry.policy_decision = <uint8_t> policy
+    entry.flags = (
+        (FLAG_DEGRADED if row.resolved.degraded else 0)
+        | (FLAG_EXPLORED if reached != policy else 0)
+        | (FLAG_UNSTICKY if row.unsticky else 0)
+    )
+    end_decision(engine.ledger)
 
 
 cdef double _score_of(const arm_t* arm, float raw) noexcept nogil:
@@ -196,26 +239,45 @@ cdef void _answer(
     cdef const arm_t* arm = row.arm
     cdef response_t response
     cdef int32_t reached = 0
+    cdef int32_t policy
+    cdef bint explored = False
+    cdef double propensity = 1.0
+    cdef uint64_t[2] id_hash
     cdef size_t bound
     cdef uint8_t* grown
     memset(&response, 0, sizeof(response_t))
     while reached < arm.n_thresholds and raw >= arm.cuts[reached]:
         reached += 1
+    policy = reached
+    response.score = _score_of(arm, raw)
+    if engine.ledger is not NULL or arm.explore_limit != 0:
+        hash_id(row.request_id, row.n_request_id, id_hash)
+        # Of a decision that would hide what comes of it, a share is not carried out.
+        if arm.explore_limit != 0 and reached == arm.n_thresholds and reached > 0:
+            explored = is_explored(id_hash, arm.explore_limit)
+            propensity = arm.explore_share if explored else 1.0 - arm.explore_share
+            if explored:
+                reached = 0
+        if engine.ledger is not NULL:
+            _record(
+                engine, row, id_hash, raw, <float> response.score, policy, reached,
+                <float> propensity,
+            )
     add(&slot.decisions[reached], 1)
     if engine.ring is not NULL and is_sampled(engine.ring, arm.slot):
         _capture(engine, row, raw, reached, _wall_ms(engine))
     response.request_id.data = row.request_id
     response.request_id.size = row.n_request_id
     response.raw_score = raw
-    response.score = _score_of(arm, raw)
     response.decision = arm.decisions[reached]
     if reached > 0:
         response.has_threshold = 1
         response.threshold = arm.cuts[reached - 1]
-    response.bucket = row.bucket
+    response.bucket = bucket_of(row.routing_hash)
     response.unsticky = row.unsticky
     response.degraded = row.resolved.degraded
-    response.decision_propensity = 1.0
+    response.explored = explored
+    response.decision_propensity = propensity
     response.n_request = row.resolved.n_by_source[<int> SOURCE_REQUEST]
     response.n_online = row.resolved.n_by_source[<int> SOURCE_ONLINE]
     response.n_batch = row.resolved.n_by_source[<int> SOURCE_BATCH]

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from fastpath._types cimport call_t, watcher_t
 from fastpath.capture cimport Capture
+from fastpath.ledger cimport Ledger
 from fastpath.metrics cimport Metrics
 from fastpath.plan cimport PlanBoard
 from fastpath.rows cimport engine_t
@@ -15,6 +16,7 @@ cdef class Engine:
     cdef readonly Metrics metrics
     cdef readonly OnlineStore store
     cdef readonly Capture capture
+    cdef readonly Ledger ledger
     cdef readonly int thread
 
 

@@ -1,6 +1,7 @@
 from collections.abc import Container, Sequence
 
 from fastpath.capture import Capture
+from fastpath.ledger import Ledger
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from fastpath.store import OnlineStore
@@ -14,6 +15,7 @@ class Engine:
         *,
         store: OnlineStore | None = ...,
         capture: Capture | None = ...,
+        ledger: Ledger | None = ...,
         fixed_wall_ns: int | None = ...,
         seed: int | None = ...,
     ) -> Engine: ...
@@ -25,6 +27,8 @@ class Engine:
     def store(self) -> OnlineStore | None: ...
     @property
     def capture(self) -> Capture | None: ...
+    @property
+    def ledger(self) -> Ledger | None: ...
     @property
     def thread(self) -> int: ...
     def answer(

@@ -147,9 +147,9 @@ cdef row_t* _new_row(engine_t* engine, call_t* call, const plan_model_t* model) 
         key.data = row.request_id
         key.size = row.n_request_id
     hash = hash_of(model.table, key.data, key.size)
-    row.bucket = bucket_of(hash)
+    row.routing_hash = hash
     pinned = -1 if row.unsticky else find_override(model, key.data, key.size, hash)
-    row.arm = &model.arms[model.table.arm[row.bucket] if pinned < 0 else pinned]
+    row.arm = &model.arms[model.table.arm[bucket_of(hash)] if pinned < 0 else pinned]
     return row
 
 
@@ -405,6 +405,8 @@ cdef class Engine:
         Online records, of this thread alone; None: there are none.
     capture : Capture, optional
         Where decisions are captured, into the ring of `thread`; None: nowhere.
+    ledger : Ledger, optional
+        Where decisions are recorded for their outcomes, into the ring of `thread`; None: nowhere.
     fixed_wall_ns : int, optional
         For tests: the wall clock stands still there, and durations follow the given times only.
     seed : int, optional
@@ -413,7 +415,8 @@ cdef class Engine:
 
     def __cinit__(
         self, PlanBoard board not None, Metrics metrics not None, int thread=0, *,
-        OnlineStore store=None, Capture capture=None, fixed_wall_ns=None, seed=None
+        OnlineStore store=None, Capture capture=None, Ledger ledger=None, fixed_wall_ns=None,
+        seed=None
     ):
         cdef void* memory = NULL
         if not 0 <= thread < 64:
@@ -427,11 +430,13 @@ cdef class Engine:
         self.metrics = metrics
         self.store = store
         self.capture = capture
+        self.ledger = ledger
         self.thread = thread
         self.engine.board = board.board
         self.engine.shard = metrics.shard(thread)
         self.engine.store = NULL if store is None else &store.table
         self.engine.ring = NULL if capture is None else capture.ring(thread)
+        self.engine.ledger = NULL if ledger is None else ledger.ring(thread)
         self.engine.ready_end = &self.engine.ready
         self.engine.thread = thread
         memset(&self.engine.fallbacks, 0, sizeof(self.engine.fallbacks))

@@ -1,6 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_EXPLORE_SHARE: float
 DEGRADED: int
 EXPLORED: int
 UNSTICKY: int

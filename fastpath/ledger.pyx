@@ -43,6 +43,9 @@ cdef uint64_t RECORD_SALT = <uint64_t> 0x7265636F72642131
 cdef uint64_t EXPLORE_SALT = <uint64_t> 0x6578706C6F726521
 cdef uint64_t ALL = <uint64_t> 0xFFFFFFFFFFFFFFFF
 
+# More would not be exploring: half of what is to be stopped would pass.
+MAX_EXPLORE_SHARE = 0.5
+
 DEGRADED = FLAG_DEGRADED
 EXPLORED = FLAG_EXPLORED
 UNSTICKY = FLAG_UNSTICKY

@@ -33,6 +33,8 @@ ctypedef struct arm_t:
     const span_t* decisions      # [n_thresholds + 1]; [0] is the default decision
     span_t encoded               # fields 13 to 18 of every answer
     span_t title                 # "fraud 3", for error texts
+    double explore_share         # of the strictest decisions: answered with the default one
+    uint64_t explore_limit       # the same, as `is_explored` takes it
     int32_t slot                 # of the metrics
     uint8_t index                # among the model's arms
     uint64_t generation          # of the plan

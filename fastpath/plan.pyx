@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from fastpath.answer import encode_arm
 from fastpath.errors import PlanError, SchemaError
+from fastpath.ledger import MAX_EXPLORE_SHARE, share_limit
 from fastpath.spec import describe_difference, layout_fingerprint
 
 from fastpath._types cimport (
@@ -71,6 +72,7 @@ class PlanArm(NamedTuple):
     score_kind: str = "probability"
     thresholds: tuple = ()           # (name, raw score) ascending
     default_decision: str = "approve"
+    explore_share: float = 0.0       # of the strictest decisions: answered with the default one
 
 
 class PlanModel(NamedTuple):
@@ -305,6 +307,13 @@ cdef class Plan:
         out.link = LINKS[arm.link]
         out.score_kind = SCORE_KINDS[arm.score_kind]
         out.prior_shift = arm.prior_shift
+        if not 0.0 <= arm.explore_share <= MAX_EXPLORE_SHARE:
+            raise PlanError(
+                f"{where}: explore_share is {arm.explore_share}; it must be 0 to "
+                f"{MAX_EXPLORE_SHARE}"
+            )
+        out.explore_share = arm.explore_share
+        out.explore_limit = share_limit(arm.explore_share)
         out.slot = arm.slot
         out.generation = self.table.generation
         out.title = self._span(f"{name} {arm.version}".encode())

@@ -1,10 +1,11 @@
 """The engine's own memory: rows from their message to their answer. Declarations only."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from fastpath._types cimport MAX_GROUPS, MAX_KEY_BYTES, MAX_REQUEST_ID_BYTES, call_t
 from fastpath.capture cimport ring_t
 from fastpath.features cimport fallbacks_t, resolved_t
+from fastpath.ledger cimport decisions_t
 from fastpath.metrics cimport shard_t
 from fastpath.plan cimport MAX_HELD, arm_t, board_t, plan_t
 from fastpath.request_id cimport id_source_t
@@ -30,11 +31,11 @@ ctypedef struct row_t:
     const arm_t* arm             # pinned until the iteration ends, or held while it waits
     resolved_t resolved          # its `row` and `sources`: in the slab, or a waiting row's own
     waiting_t* waiting           # NULL: the row did not wait
-    int32_t has_reads            # `reads` and `event_time_ms` are filled
+    int16_t has_reads            # `reads` and `event_time_ms` are filled
+    int16_t unsticky             # 1: no routing key; the request id took its place
     int32_t is_timed             # its stages are
     int64_t event_time_ms        # of the request; now where it has none
-    uint32_t bucket
-    int32_t unsticky
+    uint64_t routing_hash        # of the routing key
     uint32_t options             # option_t bits
     int32_t arm_pending          # 1 until its arm's batch was taken
     int64_t features_from_ns     # timed rows: when resolving began
@@ -77,6 +78,7 @@ cdef struct engine_t:
     shard_t* shard
     store_t* store               # online records; NULL: none
     ring_t* ring                 # captured decisions; NULL: none are
+    decisions_t* ledger          # decisions that wait for outcomes; NULL: none do
     int32_t thread
     int32_t n_rows               # in the batch
     int32_t n_fresh              # of `rows` in use

@@ -1,4 +1,5 @@
 from fastpath.capture import Capture
+from fastpath.ledger import Ledger
 from fastpath.engine import Engine
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
@@ -15,6 +16,7 @@ class ScoringService(Service):
         thread: int,
         store: OnlineStore | None = ...,
         capture: Capture | None = ...,
+        ledger: Ledger | None = ...,
     ) -> ScoringService: ...
     @property
     def engine(self) -> Engine: ...

@@ -178,12 +178,16 @@ cdef class ScoringService(Service):
         Online records, of this loop alone; None: there are none.
     capture : Capture, optional
         Where decisions are captured; None: nowhere.
+    ledger : Ledger, optional
+        Where decisions are recorded for their outcomes; None: nowhere.
     """
 
     cdef readonly Engine engine
 
-    def __cinit__(self, board, metrics, int thread, store=None, capture=None):
-        self.engine = Engine(board, metrics, thread, store=store, capture=capture)
+    def __cinit__(self, board, metrics, int thread, store=None, capture=None, ledger=None):
+        self.engine = Engine(
+            board, metrics, thread, store=store, capture=capture, ledger=ledger
+        )
         self.table.context = self.engine.engine
         self.table.find_method = _find_method
         self.table.on_call = _on_call
