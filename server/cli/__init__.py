@@ -38,6 +38,7 @@ COMMANDS = {
     "promote": ("server.cli.promote", "promote", "Give one version all the traffic."),
     "rollback": ("server.cli.rollback", "rollback", "Put an earlier plan in force again."),
     "retire": ("server.cli.promote", "retire", "Take a version or a model out of service."),
+    "explore": ("server.cli.explore", "explore", "Let a share of what would be stopped pass."),
     "thresholds": ("server.cli.thresholds", "thresholds", "Decide at other scores."),
     "overrides": ("server.cli.overrides", "overrides", "Pin routing keys to versions."),
     "labels": ("server.cli.labels", "labels", "Name versions."),

@@ -68,6 +68,9 @@ def _differences(before: pb.PlanDescription, after: pb.PlanDescription) -> Itera
         more += _thresholds(name, model, then)
         more += _pairs("label", name, _map(model, "labels"), _map(then, "labels"))
         more += _pairs("override", name, _map(model, "overrides"), _map(then, "overrides"))
+        was, is_ = (one.explore_share if one else 0.0 for one in (model, then))
+        if was != is_:
+            more.append(f"{name}: explored share: {was:.4g} -> {is_:.4g}")
     if rows:
         yield table(rows, right=(3, 6))
     yield from more

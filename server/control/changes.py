@@ -69,6 +69,10 @@ class Changes:
         check_names(model=request.model)
         return self._verbs.set_default_model(author, request.model)
 
+    def set_exploration(self, request: pb.SetExplorationRequest, author: Author) -> Outcome:
+        """Let a share of what a model would stop pass."""
+        return self._verbs.set_exploration(author, request.model, request.share)
+
     def freeze(self, request: pb.FreezeRequest, author: Author) -> Outcome:
         """Refuse changes, or allow them again."""
         return self._verbs.freeze(author, frozen=request.frozen)

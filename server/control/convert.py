@@ -79,6 +79,7 @@ class Converter:
             overrides=model.overrides,
             labels=model.labels,
             salt=model.salt,
+            explore_share=model.explore_share,
         )
 
     def _arm(self, model: str, arm: ArmState) -> pb.ArmPlan:

@@ -133,6 +133,12 @@ class ControlServicer(pb_grpc.ControlServicer):
         """Choose the model of requests that name none."""
         return self._change(self._changes.set_default_model, request, context)
 
+    def SetExploration(
+        self, request: pb.SetExplorationRequest, context: Context
+    ) -> pb.ChangeResponse:
+        """Let a share of what a model would stop pass."""
+        return self._change(self._changes.set_exploration, request, context)
+
     def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
         """Return a page of the journal."""
         return read_history(self._rollout.journal, self._converter, request, context.is_active)

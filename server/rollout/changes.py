@@ -38,6 +38,7 @@ from server.rollout.arms import (
     with_model,
 )
 from server.rollout.attributes import set_labels, set_overrides, set_thresholds
+from server.rollout.exploring import set_exploration
 from server.rollout.mend import begin_again, leave_out
 from server.rollout.split import (
     ALL_BASIS_POINTS,
@@ -74,6 +75,7 @@ __all__ = [
     "retire",
     "same_content",
     "set_default_model",
+    "set_exploration",
     "set_labels",
     "set_overrides",
     "set_thresholds",

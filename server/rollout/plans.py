@@ -185,7 +185,7 @@ def _plan_model(model: ServedModel, description: bytes) -> PlanModel:
     names = [arm.name for arm in model.arms]
     return PlanModel(
         name=model.name,
-        arms=tuple(_plan_arm(arm) for arm in model.arms),
+        arms=tuple(_plan_arm(arm, model.state.explore_share) for arm in model.arms),
         table=model.table,
         routing_entity=model.routing_entity,
         description=description,
@@ -194,7 +194,7 @@ def _plan_model(model: ServedModel, description: bytes) -> PlanModel:
     )
 
 
-def _plan_arm(arm: ServedArm) -> PlanArm:
+def _plan_arm(arm: ServedArm, explore_share: float) -> PlanArm:
     content = arm.loaded.content
     outputs = content.manifest.outputs
     return PlanArm(
@@ -209,4 +209,5 @@ def _plan_arm(arm: ServedArm) -> PlanArm:
         score_kind=outputs.score_kind,
         thresholds=tuple((name, raw_score) for name, raw_score, _ in arm.thresholds),
         default_decision=content.manifest.default_decision,
+        explore_share=explore_share,
     )

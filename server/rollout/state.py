@@ -52,6 +52,7 @@ class ModelState(Struct, frozen=True):
     salt: str  # of the bucket hash; UTF-8 bytes of it are the table's salt
     overrides: dict[str, str] = {}  # routing key -> arm name
     labels: dict[str, str] = {}  # "stable" -> version
+    explore_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0  # see `exploring`
 
 
 class PlanState(Struct, frozen=True):

@@ -156,6 +156,15 @@ class Verbs:
             mends=True,
         )
 
+    def set_exploration(self, author: Author, model: str, share: float) -> Outcome:
+        """Let a share of what a model would stop pass."""
+        return self._rollout.change(
+            author,
+            "explore",
+            {"model": model, "share": share},
+            lambda state: changes.set_exploration(state, model or state.default_model, share),
+        )
+
     def freeze(self, author: Author, *, frozen: bool) -> Outcome:
         """Refuse changes, or allow them again."""
         verb = "freeze" if frozen else "unfreeze"

@@ -581,3 +581,14 @@ def test_what_a_disk_left_of_a_journal_is_set_aside(kept: Path, left: bytes) -> 
     kept.write_bytes(left)
     moved = run("journal", "set-aside", str(kept)).splitlines()[0].split()[-1]
     assert Path(moved).read_bytes() == left
+
+
+def test_a_share_is_explored_and_back(world: ControlWorld) -> None:
+    assert run("explore", "show").split() == ["model", "explored", "share", "fraud", "0"]
+    told = run("explore", "set", "0.02", "--why", "labels for the next training")
+    assert told.splitlines()[0] == "fraud: explored share: 0 -> 0.02"
+    assert json.loads(run("explore", "show", "--json"))["models"][0]["explore_share"] == 0.02
+    assert run("rollback").splitlines()[0] == "fraud: explored share: 0.02 -> 0"
+    refused = CliRunner().invoke(scoregate, ["explore", "set", "0.9"])
+    assert refused.exit_code != 0
+    assert "it is 0 to 0.5" in str(refused.exception)

@@ -113,7 +113,7 @@ def test_roles_are_as_the_manual_says() -> None:
     assert by_role[Role.ADMIN] == {"Freeze"}
     assert by_role[Role.READ] == {
         *("GetStatus", "ListModels", "GetHistory", "Watch", "Score", "GetModel"),
-        "ServerReflectionInfo",
+        *("ServerReflectionInfo", "GetDrift", "GetEvents", "GetQuality"),
     }
 
 
