@@ -46,7 +46,7 @@ from server.events.rollout import RolloutEvents
 from server.files import write_whole
 from server.health_metrics import Health
 from server.lifecycle import Lifecycle, State
-from server.memory import resident_bytes
+from server.memory import limit_arenas, resident_bytes
 from server.monitoring.opening import open_drift
 from server.priority import come_first
 from server.rollout.arms import percent
@@ -74,6 +74,7 @@ def run(settings: Settings) -> None:
     StartError, BundleError, FastpathError
         The server cannot start.
     """
+    limit_arenas()
     logs.configure(settings.log)
     stop = _catch_signals()
     ready_file = Path(settings.ready_file) if settings.ready_file else None
