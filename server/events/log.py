@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -46,8 +47,14 @@ log = logging.getLogger(__name__)
 class Kept:
     """An event, and what became of it at the webhook."""
 
-    event: Event
+    packed: bytes  # a third of what the objects take, and there are a thousand
+    kind: str
     delivery: Delivery
+
+    @property
+    def event(self) -> Event:
+        """Return the event."""
+        return msgspec.msgpack.decode(self.packed, type=Event)
 
 
 class EventLog:
@@ -168,7 +175,8 @@ class EventLog:
         event = msgspec.structs.replace(event, id=self._next_id)
         self._next_id += 1
         self._counts[event.kind, "emitted"] += 1
-        self._kept[event.id] = Kept(event, "none" if self._webhook is None else "waiting")
+        delivery: Delivery = "none" if self._webhook is None else "waiting"
+        self._kept[event.id] = Kept(msgspec.msgpack.encode(event), event.kind, delivery)
         if len(self._kept) > N_KEPT:
             self._kept.popitem(last=False)
         self._unwritten.append(event)
@@ -209,8 +217,8 @@ class EventLog:
                 if after_id
                 else list(reversed(self._kept.values()))
             )
-            found = [kept for kept in rows if not kinds or kept.event.kind in kinds]
-            return [Kept(kept.event, kept.delivery) for kept in found[:limit]], last_id
+            found = [kept for kept in rows if not kinds or kept.kind in kinds]
+            return [dataclasses.replace(kept) for kept in found[:limit]], last_id
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many events had which (kind, result), with zeros."""
