@@ -2,19 +2,22 @@
 
 Rules: every (model, version) gets the same number of rows a second at most, spread evenly over
 time, so that a window of so many rows spans the same time at 10 and at 100,000 calls a second.
-With less traffic than that everything is captured. Rates follow the traffic of the last moments,
-and change slowly enough that a window is not a mixture of extremes.
+With less traffic than that everything is captured. Rates fall within seconds when traffic rises,
+and rise over a minute when it falls: where calls come in bursts, the rate is that of the bursts,
+and the next one does not fill the rings.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 # What a slot's traffic is taken for before it was measured: a server that starts under load must
 # not fill its rings with the first half second.
 UNKNOWN_CALLS_PER_S = 1000.0
-# Weight of the newest measurement in the smoothed calls a second.
-SMOOTHING = 0.3
+# Time constants of the smoothed calls a second.
+RISE_S = 2.0
+FALL_S = 60.0
 
 
 class Sampler:
@@ -48,7 +51,8 @@ class Sampler:
             if before is not None and elapsed_s > 0:
                 now = (count - before) / elapsed_s
                 smooth = self._calls_per_s.get(slot, now)
-                self._calls_per_s[slot] = smooth + SMOOTHING * (now - smooth)
+                weight = 1.0 - math.exp(-elapsed_s / (RISE_S if now > smooth else FALL_S))
+                self._calls_per_s[slot] = smooth + weight * (now - smooth)
             calls_per_s = self._calls_per_s.get(slot, UNKNOWN_CALLS_PER_S)
             rates[slot] = min(1.0, self._rows_per_s / calls_per_s) if calls_per_s > 0 else 1.0
         return rates

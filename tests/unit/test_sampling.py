@@ -27,3 +27,24 @@ def test_a_version_that_comes_later_begins_carefully() -> None:
     sampler.rates({1: 0}, 0.0)
     sampler.rates({1: 50_000}, 1.0)
     assert sampler.rates({1: 100_000, 7: 1_000_000}, 1.0)[7] == 0.02
+
+
+def test_bursts_are_met_with_the_rate_of_bursts() -> None:
+    sampler = Sampler(20.0)
+    count, rates, largest = 0, {}, 0.0
+    for second in range(600):
+        rates = sampler.rates({1: count}, 1.0)
+        bursting = second % 10 < 2
+        if bursting and second > 60:
+            largest = max(largest, rates[1])
+        count += 10_000 if bursting else 0
+    assert largest < 10 * 20 / 10_000  # and not the 1.0 that the quiet seconds ask for
+
+
+def test_when_traffic_ends_for_good_everything_is_captured_again() -> None:
+    sampler = Sampler(20.0)
+    count, rates = 0, {}
+    for per_s in [10_000] * 20 + [10] * 600:
+        rates = sampler.rates({1: count}, 1.0)
+        count += per_s
+    assert rates[1] == 1.0

@@ -33,7 +33,7 @@ WORDS = {
     "retrain": State(
         "◆",
         "retrain",
-        "A whole day agrees. Find out whether the world changed or the pipeline; then train on "
+        "The slow window agrees. Find out whether the world changed or the pipeline; then train on "
         "rows of now.",
     ),
     "broken": State(
