@@ -1,13 +1,14 @@
 """Windows on disk: one file for each content of a version, beside the journal.
 
 Files are whole or not there. A disk that takes nothing is told once, until it takes something
-again. What a process that was killed left half written is removed at the next start; the journal
-sees to it that there is no second process.
+again. What a process that was killed left half written is removed at the next start, and so is
+what is older than any window can use; the journal sees to it that there is no second process.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 from server.files import write_whole
@@ -70,12 +71,15 @@ class KeptWindows:
         else:
             self._not_kept.discard(key)
 
-    def sweep(self) -> None:
-        """Remove what was left half written."""
+    def sweep(self, older_than_s: float) -> None:
+        """Remove what was left half written, and what was not written for so long."""
         if self._directory is None:
             return
         for path in self._directory.glob(f"*/.*{SUFFIX}.*"):
             path.unlink(missing_ok=True)
+        for path in self._directory.glob(f"*/*{SUFFIX}"):
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def _path(directory: Path, key: Key) -> Path:

@@ -159,7 +159,8 @@ class DriftWatch:
 
     def _run(self) -> None:
         try:
-            self._kept.sweep()
+            # Twice the slow window: rows that old have left it, even where clocks disagree.
+            self._kept.sweep(2 * self._settings.slow_span_s)
         except OSError as error:
             log.warning("what is left of kept drift windows cannot be removed: %s", error)
         while True:

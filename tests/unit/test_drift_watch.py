@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -465,3 +466,14 @@ def test_a_look_that_raises_is_not_the_last(
         world.watch.stop()
     assert world.n_rows("1") == 700
     assert caplog.text.count("drift could not be looked at") == 2
+
+
+def test_windows_that_nobody_can_use_any_more_are_removed(tmp_path: Path) -> None:
+    kept = keeping.KeptWindows(tmp_path)
+    old, new = Key(MODEL, "1", "ab" * 32), Key(MODEL, "2", "cd" * 32)
+    for key in (old, new):
+        kept.write(key, b"windows")
+    [path] = tmp_path.glob("*/1-*.drift")
+    os.utime(path, (time.time() - 200, time.time() - 200))
+    kept.sweep(older_than_s=100)
+    assert (kept.read(old), kept.read(new)) == (None, b"windows")
