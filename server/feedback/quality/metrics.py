@@ -30,20 +30,26 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "accuracy": (
         "ml_model_accuracy",
         "",
-        "Share of decisions on their side of the strictest threshold. With rare fraud a model that "
-        "always says no has 0.999 of it: look at precision and recall. ",
+        (
+            "Share of decisions on their side of the strictest threshold. With rare fraud a model "
+            "that always says no has 0.999 of it: look at precision and recall. "
+        ),
     ),
     "precision": (
         "ml_model_precision",
         "threshold",
-        "Share of positives among the decisions that reach a threshold. Falling: more good "
-        "customers are stopped; move the threshold or retrain. ",
+        (
+            "Share of positives among the decisions that reach a threshold. Falling: more good "
+            "customers are stopped; move the threshold or retrain. "
+        ),
     ),
     "recall": (
         "ml_model_recall",
         "threshold",
-        "Share of the positives that reach a threshold. Falling: fraud is missed; see "
-        "docs/runbooks/retrain.md. ",
+        (
+            "Share of the positives that reach a threshold. Falling: fraud is missed; see "
+            "docs/runbooks/retrain.md. "
+        ),
     ),
     "value_recall": (
         "ml_model_value_recall",
@@ -58,8 +64,10 @@ FIGURES: dict[str, tuple[str, str, str]] = {
     "average_precision": (
         "ml_model_average_precision",
         "",
-        "Area under the precision-recall curve; depends on how rare positives are: compare the "
-        "same weeks. ",
+        (
+            "Area under the precision-recall curve; depends on how rare positives are: compare the "
+            "same weeks. "
+        ),
     ),
     "brier": (
         "ml_model_brier_score",
