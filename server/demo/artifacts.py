@@ -8,6 +8,7 @@
       repository/fraud/<version>/   the bundles
       repository/.scoregate/        the server's journal: a kept demo serves what it served last
       features/          the store, made anew by every run; redis.log
+      decisions/         what was decided and what came of it, likewise
       server.log  replay.log  ready.json  lock
 
 The fingerprint covers everything that the artifacts depend on: what was simulated or the file's
@@ -99,6 +100,7 @@ class Artifacts:
         self.rows = directory / "test.npz"
         self.states = directory / "states.npz"
         self.features = directory / "features"
+        self.decisions = directory / "decisions"
         self.repository = directory / "repository"
         self._state = directory / "state.json"
         try:
@@ -150,6 +152,10 @@ class Artifacts:
         """Remove what an earlier run's monitors saw: the replay goes back to where it began."""
         windows = self.repository / JOURNAL.parent / "drift"
         shutil.rmtree(windows, ignore_errors=True)
+
+    def forget_decisions(self) -> None:
+        """Remove what an earlier run decided: its request ids are used again."""
+        shutil.rmtree(self.decisions, ignore_errors=True)
 
     def keep(self, state: State) -> None:
         """Write the state, aside and renamed."""

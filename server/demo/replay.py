@@ -4,8 +4,9 @@ Open loop: call i is due at start + i / rate, whether or not earlier answers cam
 counts from when it was due. A server that stalls therefore shows the stall in every call that
 waited for it, and so does a client that cannot hold the rate. An ordinary grpcio client: about
 0.2 ms of the latency is its own. Where a store holds features, `pipeline` writes them before the
-calls that need them; while a call has to wait for that, the schedule waits too. In a demo of drift
-requests have a fault from a given moment on, and what the server makes of it is told too.
+calls that need them; while a call has to wait for that, the schedule waits too. What becomes of
+the transactions is reported late (`learning`). In a demo of drift requests have a fault from a
+given moment on, and what the server makes of it is told too.
 
 A process of its own, because drawing the summary would hold this one's GIL for milliseconds. Its
 standard output is one JSON object a line: the whole state, twice a second, the last one with
@@ -33,6 +34,7 @@ import grpc
 from server.demo.drift_state import DriftProbe
 from server.demo.faults import KINDS as FAULT_KINDS
 from server.demo.faults import FaultKind
+from server.demo.learning import Learning
 from server.demo.pipeline import Pipeline
 from server.demo.stores import open_targets
 from server.demo.tally import Tally
@@ -88,6 +90,8 @@ class Replay:
         Writes the features of the calls; None: they hold all features themselves.
     status : callable
         Returns the states of the server's stores, as `store_states`.
+    learning : Learning
+        Is told of every answer.
     drift : callable or None
         Returns what is to be told of drift at a second of the replay; None: nothing.
     """
@@ -100,6 +104,7 @@ class Replay:
         rate: float,
         pipeline: Pipeline | None,
         status: Callable[[], list[dict[str, str]]],
+        learning: Learning,
         drift: Callable[[float], dict[str, Any]] | None = None,
     ) -> None:
         self._score = score
@@ -108,6 +113,7 @@ class Replay:
         self._rate = rate
         self._pipeline = pipeline
         self._status = status
+        self._learning = learning
         self._drift = drift
         self._slots = threading.Semaphore(MAX_IN_FLIGHT)
         self._start = time.monotonic()
@@ -163,6 +169,7 @@ class Replay:
                 latency_us=latency_us,
                 is_faulty=self._traffic.is_faulty(call),
             )
+            self._learning.decided(row, answer.result())
         else:
             details = answer.details() or ""
             self._tally.failed(answer.code().name, details, latency_us=latency_us)
@@ -184,6 +191,7 @@ class Replay:
         state |= {"elapsed_s": elapsed_s, "sent": sent}
         state |= {"turn": max(0, sent - 1) // self._traffic.n_rows + 1}
         state |= {"named": self._named, "incomplete": self._incomplete, "behind_s": self._behind}
+        state |= self._learning.state()
         if self._pipeline is not None:
             state |= {"pipeline": self._pipeline.state(), "stores": self._status()}
         if self._drift is not None:
@@ -287,7 +295,8 @@ def replay(
             _await_stores(status)
         tally = Tally(rows, arm.default_decision)
         drift = None if injection is None else _watch_drift(control_channel, injection)
-        Replay(score, traffic, tally, rate, pipeline, status, drift).run(stop)
+        learning = open_.enter_context(Learning(control_channel, rows, get_model))
+        Replay(score, traffic, tally, rate, pipeline, status, learning, drift).run(stop)
 
 
 def _watch_drift(channel: grpc.Channel, injection: Injection) -> Callable[[float], dict[str, Any]]:

@@ -25,6 +25,7 @@ from server.demo.artifacts import (
 from server.demo.drifting import DriftStory
 from server.demo.faults import FaultKind
 from server.demo.groups import demo_groups
+from server.demo.outcomes import OutcomeStory
 from server.demo.processes import DEFAULT_PORTS, ReplayProcess, ServerProcess, choose_ports
 from server.demo.prometheus import Prometheus, find_prometheus, how_to_start
 from server.demo.report import Steps, Summary
@@ -107,6 +108,7 @@ def run(options: DemoOptions, console: Console) -> None:
             _show_data(state, steps)
             with _open_store(options, artifacts, state, steps) as store:
                 artifacts.forget_drift()
+                artifacts.forget_decisions()
                 story = _story(options, state)
                 _serve_and_replay(options, artifacts, store, story, steps, console, stop)
 
@@ -227,7 +229,12 @@ def _serve_and_replay(
     """Start both processes, show the summary until the end, and end them in order."""
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
     model = f"{MODEL}@{VERSION}"
-    serve_options = [*store.serve_options, *(story.serve_options if story else [])]
+    outcomes = OutcomeStory()
+    serve_options = [
+        *store.serve_options,
+        *outcomes.serve_options(str(artifacts.decisions.absolute()), options.rate),
+        *(story.serve_options if story else []),
+    ]
     server = ServerProcess(options.directory, artifacts.repository, model, ports, serve_options)
     try:
         steps.say(
@@ -238,6 +245,8 @@ def _serve_and_replay(
             f"Version {NEXT_VERSION} waits in the repository; from another terminal: "
             f"scoregate deploy {NEXT_VERSION} --traffic 10{where}"
         )
+        for line in outcomes.lines(where, server.addresses["sidecar"]):
+            steps.say(line)
         with _observed(options, story, server, where, steps) as alerts:
             _replay(options, artifacts, store, story, server, alerts, console, stop)
     finally:

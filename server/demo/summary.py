@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.demo.drift_words import Row, drift_line, drift_rows
+from server.demo.quality_words import quality_line, quality_rows
 
 
 def line(state: dict[str, Any]) -> str:
@@ -25,7 +26,8 @@ def line(state: dict[str, Any]) -> str:
         f"{state['elapsed_s']:6.1f} s  {state['recent_calls_per_s']:.0f} calls/s  "
         f"p50 {_ms(latency, 'p50')}  p99 {_ms(latency, 'p99')}  p99.9 {_ms(latency, 'p99.9')} ms  "
         f"{_shares_now(state)}{decisions or 'no decisions yet'}  {features}  "
-        f"fraud caught {caught}, missed {fraud - caught}  errors {failed}{drift_line(state)}"
+        f"fraud caught {caught}, missed {fraud - caught}  errors {failed}"
+        f"{quality_line(state)}{drift_line(state)}"
     )
 
 
@@ -56,7 +58,8 @@ def table(state: dict[str, Any], process: str, *, live: bool) -> Table:
     rows += stored
     if process:
         rows.append(("", process, "" if " runs " in process else "yellow"))
-    for name, words, style in [*rows, *_quality(state), _errors(state)]:
+    rows += [*_quality(state), *quality_rows(state, live=live)]
+    for name, words, style in [*rows, _errors(state)]:
         out.add_row(name, Text(words, style=style))
     return out
 

@@ -1,18 +1,14 @@
 """The handbook's transactions by its published protocol: export loses nothing that it reports.
 
-The file is not part of the project. SCOREGATE_HANDBOOK names it; else it is looked for beside the
-repository. Where it is absent these tests skip, and say so.
+Where its file is absent (`tests.support.handbook`) these tests skip, and say so.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -21,52 +17,14 @@ from sklearn.preprocessing import StandardScaler
 
 from server.bundle import load_model, read_bundle
 from server.export import ExportOptions, ExportReport, export_model
+from tests.support.handbook import Weeks, needs_handbook, read_weeks
 
-DEFAULT = Path(__file__).parents[2] / "../shared/data/handbook_transactions.parquet"
-FILE = Path(os.environ.get("SCOREGATE_HANDBOOK", DEFAULT))
-
-pytestmark = pytest.mark.skipif(
-    not FILE.is_file(), reason=f"the handbook's transactions are not at {FILE}"
-)
-
-FEATURES = [
-    "TX_AMOUNT",
-    "TX_DURING_WEEKEND",
-    "TX_DURING_NIGHT",
-    *(
-        f"CUSTOMER_ID_{what}_{days}DAY_WINDOW"
-        for days in (1, 7, 30)
-        for what in ("NB_TX", "AVG_AMOUNT")
-    ),
-    *(f"TERMINAL_ID_{what}_{days}DAY_WINDOW" for days in (1, 7, 30) for what in ("NB_TX", "RISK")),
-]
-
-
-@dataclass(frozen=True)
-class Weeks:
-    train: pd.DataFrame
-    test: pd.DataFrame
-
-    @staticmethod
-    def features(rows: pd.DataFrame) -> pd.DataFrame:
-        return rows[FEATURES].astype(np.float32)
+pytestmark = needs_handbook
 
 
 @pytest.fixture(scope="module")
 def weeks() -> Weeks:
-    frame = pd.read_parquet(FILE)
-    day = frame["TX_DATETIME"].dt.normalize()
-    fraud = frame["TX_FRAUD"] == 1
-    train = frame[day.between("2018-07-25", "2018-07-31")]
-    known = set(train.loc[fraud, "CUSTOMER_ID"])
-    parts = []
-    for date in pd.date_range("2018-08-08", "2018-08-14"):
-        known |= set(frame.loc[fraud & (day == date - pd.Timedelta(days=8)), "CUSTOMER_ID"])
-        parts.append(frame[(day == date) & ~frame["CUSTOMER_ID"].isin(known)])
-    test = pd.concat(parts)
-    assert (len(train), int(train["TX_FRAUD"].sum())) == (67_240, 598)
-    assert (len(test), int(test["TX_FRAUD"].sum())) == (58_264, 385)
-    return Weeks(train, test)
+    return read_weeks()
 
 
 def export(model: Any, weeks: Weeks, out: Path, **options: Any) -> ExportReport:
