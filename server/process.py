@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -33,6 +34,8 @@ from fastpath.scoring import ScoringService
 from server import __version__, logs
 from server.collector import ScoregateCollector, make_registry
 from server.config import Settings
+from server.console.console import Console
+from server.console.sources import Sources
 from server.control.access import open_access
 from server.control.describe import describe_model
 from server.control.server import ControlPort
@@ -234,6 +237,19 @@ class Server:
         self._control.start()
 
     def _open_sidecar(self, loops: LoopGroup) -> None:
+        settings = self.settings.sidecar
+        console = Console(
+            Sources(
+                self.lifecycle,
+                self.rollout,
+                self.metrics,
+                self.stores,
+                self.events,
+                None if self.drift is None else self.drift.watch,
+                name=f"{socket.gethostname()}:{settings.port}",
+            ),
+            settings.address,
+        )
         collector = ScoregateCollector(
             self.metrics,
             loops.stats,
@@ -242,10 +258,10 @@ class Server:
             self.stores,
             Health(loops, self.lifecycle).families,
             lambda: event_families(self.events),
+            console.families,
             *([] if self.drift is None else [self.drift.families]),
         )
-        settings = self.settings.sidecar
-        table = routes(self.lifecycle, make_registry(collector))
+        table = {**routes(self.lifecycle, make_registry(collector)), **console.routes()}
         self._sidecar = Sidecar(settings.address, settings.port, table)
         self.addresses["sidecar"] = join_address(settings.address, self._sidecar.port)
         self._sidecar.start()

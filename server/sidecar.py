@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics, /healthz, /readyz.
+"""The HTTP port: /metrics, /healthz, /readyz, and the console (`server.console`).
 
 Rules: read-only, no authentication, loopback unless told otherwise. /healthz says that the
 process lives, /readyz that scoring calls are welcome (503 with the reason otherwise). A scrape
@@ -41,6 +41,7 @@ class Answer(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()  # besides those that every answer has
 
 
 Route = Callable[[Message], Answer]  # from the request's headers
@@ -99,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)

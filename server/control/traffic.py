@@ -9,10 +9,10 @@ them before any arm is chosen: where there were some, they have a row without mo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
-from fastpath.metrics import DURATION_BOUNDS_NS, Metrics, SlotSnapshot, Snapshot
+from fastpath.metrics import Metrics, SlotSnapshot, Snapshot
 from server.pb.scoregate.v1 import control_pb2 as pb
+from server.quantiles import quantile_us
 from server.rollout.plans import ServedArm
 from server.rollout.rollout import Rollout
 
@@ -78,33 +78,6 @@ def _arm(
             for name, value in after.decisions.items()
         },
     )
-
-
-def quantile_us(buckets: Sequence[int], share: float) -> float:
-    """Return a quantile of a histogram of durations, in microseconds.
-
-    Parameters
-    ----------
-    buckets
-        Counts, not cumulative, by `DURATION_BOUNDS_NS`; the last has no upper bound.
-    share
-        0 to 1.
-
-    Returns
-    -------
-    float
-        0 where nothing was counted.
-    """
-    rank = share * sum(buckets)
-    if not rank:
-        return 0.0
-    below = 0
-    for index, (count, upper_ns) in enumerate(zip(buckets, DURATION_BOUNDS_NS, strict=False)):
-        if count and below + count >= rank:
-            lower_ns = DURATION_BOUNDS_NS[index - 1] if index else 0
-            return (lower_ns + (upper_ns - lower_ns) * (rank - below) / count) / 1000
-        below += count
-    return DURATION_BOUNDS_NS[-1] / 1000
 
 
 def _by_version(snapshot: Snapshot) -> dict[tuple[str, str], SlotSnapshot]:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fastpath.metrics import DURATION_BOUNDS_NS
 from server.control.failures import RpcFailure
-from server.control.traffic import quantile_us
 from server.control.watch import MAX_BEHIND, MAX_WATCHERS, Watcher
 from server.lifecycle import State
 from server.pb.scoregate.v1 import control_pb2 as pb
+from server.quantiles import quantile_us
 from server.rollout.entry import Entry
 from tests.support.control import ControlWorld, arms, refused, wait_for
 from tests.support.serving import MODEL, copy_repository

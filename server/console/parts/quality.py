@@ -1,0 +1,82 @@
+"""Quality: figures with their intervals, by version, arm and cohort."""
+
+from __future__ import annotations
+
+import math
+
+from server.cli.lines import NONE
+from server.console.parts.tables import Column, Row, table
+from server.console.quality import Metric, Quality
+from server.console.svg import interval
+from server.console.tree import Element, element
+from server.console.words import clock, count
+
+COHORTS = {
+    "matured": "decisions old enough for silence to mean a good one",
+    "labelled": "decisions with a report, however young",
+    "estimated": "from calibrated scores alone, before outcomes",
+}
+COLUMNS = (
+    Column("metric"),
+    Column("value", "n"),
+    Column("95 % interval", "n"),
+    Column("0 to 1", "draw"),
+)
+
+
+def quality(reports: list[Quality]) -> list[Element]:
+    """Return one block for each report."""
+    if not reports:
+        return [
+            element(
+                "p",
+                "No outcomes yet: report them with scoregate outcomes load, or ReportOutcomes.",
+                class_="none",
+            )
+        ]
+    return [_report(one) for one in reports]
+
+
+def _report(one: Quality) -> Element:
+    name = f"{one.model} {one.version} {one.arm}".strip()
+    counted = f"{count(one.n_decisions, 'decision')}, {count(one.n_labels, 'label')}, "
+    counted += f"{one.n_positive:,} positive"
+    if not math.isnan(one.n_effective) and round(one.n_effective) not in (0, one.n_labels):
+        counted += f", effective {one.n_effective:,.0f}"
+    times = ""
+    if one.from_time_ms and one.to_time_ms:
+        times = f" {clock(one.from_time_ms)} to {clock(one.to_time_ms)} UTC."
+    return element(
+        "article",
+        element("h3", name, element("small", one.cohort)),
+        element("p", COHORTS.get(one.cohort, one.cohort), class_="note"),
+        element("p", "Note: ", one.note, class_="note raised") if one.note else None,
+        table(f"{counted}.{times}", COLUMNS, [_metric(metric) for metric in one.metrics])
+        if one.metrics
+        else element("p", f"{counted}. Too little to say anything yet.", class_="none"),
+        data_key=f"quality {name} {one.cohort}",
+    )
+
+
+def _metric(one: Metric) -> Row:
+    name = one.name.replace("_", " ")
+    value = _figure(one.value)
+    known = not (math.isnan(one.low) or math.isnan(one.high))
+    said = f"{_figure(one.low)} – {_figure(one.high)}" if known else NONE
+    title = f"{name} {one.threshold}: {value}, interval {said}"
+    is_share = all(math.isnan(x) or 0 <= x <= 1 for x in (one.value, one.low, one.high))
+    return Row(
+        [
+            [name, element("small", one.threshold) if one.threshold else None],
+            value,
+            said,
+            interval(title, one.value, one.low, one.high) if is_share else NONE,
+        ],
+        f"{one.name} {one.threshold}",
+    )
+
+
+def _figure(value: float) -> str:
+    if math.isnan(value):
+        return NONE
+    return f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
