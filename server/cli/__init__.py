@@ -48,6 +48,8 @@ COMMANDS = {
     "events": ("server.cli.events", "events", "Show what happened: drift, rollbacks, changes."),
     "journal": ("server.cli.journal", "journal", "Export, verify, set aside the history on disk."),
     "drift": ("server.cli.drift", "drift", "Show which features moved, how far, and how."),
+    "quality": ("server.cli.quality", "quality", "Show how well versions did, with intervals."),
+    "retrain": ("server.cli.retrain", "retrain", "Say whether to train again, on which rows."),
     "reference": ("server.cli.reference", "reference", "Make what drift is compared with."),
     "token": ("server.cli.token", "token", "Make and revoke tokens of the control port."),
     "echo": ("server.cli.echo", "echo", "Serve the transport alone, to measure against."),

@@ -54,6 +54,14 @@ Answer = TypeVar("Answer", bound="Message")
 Command = Callable[..., None]
 
 
+class RefusedError(InputError):
+    """The server blames the call; `code` is the name of the gRPC status."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """Where the control port is, and how to call it. Options are `remote_options`'."""
@@ -113,14 +121,14 @@ class Remote:
 
     def _unary(self, channel: grpc.Channel, method: str, answer: type[Answer]) -> Any:
         return channel.unary_unary(
-            f"{SERVICE}/{method}",
+            _full(method),
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
         )
 
     def _streaming(self, channel: grpc.Channel, method: str, answer: type[Answer]) -> Any:
         return channel.unary_stream(
-            f"{SERVICE}/{method}",
+            _full(method),
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
         )
@@ -165,6 +173,11 @@ class Remote:
         return token
 
 
+def _full(method: str) -> str:
+    """Return a method's path; one without a service is Control's."""
+    return method if method.startswith("/") else f"{SERVICE}/{method}"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What every change of what serves can be told. Options are `change_options`'."""
@@ -200,9 +213,9 @@ def explain(code: str, details: str | None, address: str, method: str = "") -> E
     """
     said = details or "no details"
     if code in INPUT_CODES:
-        return InputError(f"{address} answered {code}: {said}")
+        return RefusedError(code, f"{address} answered {code}: {said}")
     maybe = ""
-    if method and not method.startswith(("Get", "List", "Watch")):
+    if method and not method.rpartition("/")[2].startswith(("Get", "List", "Watch")):
         maybe = "; it may have been carried out all the same: look at `scoregate history`"
     if code == "UNAVAILABLE":
         if "failed to connect" in said.lower():
