@@ -86,7 +86,7 @@ def test_the_model_may_stand_before_the_version() -> None:
 )
 def test_failures_say_what_to_do(code: str, kind: type[Exception], says: str) -> None:
     error = explain(code, "text", "h:1", "Promote")
-    assert type(error) is kind
+    assert type(error).__mro__[:2].count(kind) == 1  # itself, or a kind of it
     with pytest.raises(kind, match=says):
         raise error
     assert "carried out" not in str(explain(code, "text", "h:1", "GetStatus"))
