@@ -101,11 +101,12 @@ $(VENV)/.created: | native
 	@touch $@
 
 # FASTPATH_ONLY names no module: pip installs, the next rule compiles, in parallel and visibly.
+# PYTHONWARNINGS: setuptools warns of every editable installation.
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 	@echo "Installing Python packages (some 400 MB the first time)"
 	@$(BIN)/python -m pip install -c constraints.txt setuptools cython | $(PIP_LINES)
-	@FASTPATH_ONLY=none $(BIN)/python -m pip install -c constraints.txt --no-build-isolation \
-	    -e '.[train,features,bench,dev]' | $(PIP_LINES)
+	@FASTPATH_ONLY=none PYTHONWARNINGS=ignore $(BIN)/python -m pip install -c constraints.txt \
+	    --no-build-isolation -e '.[train,features,bench,dev]' | $(PIP_LINES)
 	@touch $@
 
 build/.extensions: setup.py $(NATIVE_SOURCES) $(VENV)/.installed | native
