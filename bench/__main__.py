@@ -18,6 +18,8 @@ from bench import (
     feature_figures,
     feature_plan,
     features,
+    feedback,
+    feedback_plan,
     history,
     kernels,
     model,
@@ -37,7 +39,8 @@ from bench.scenario import Scenario
 
 RESULTS = Path("bench/results")
 SOAK_SCALE = 0.01
-OWN = ("latest", "features", "rollout", "monitoring", "crosscheck")  # what is no scenario
+# What is no scenario.
+OWN = ("latest", "features", "rollout", "monitoring", "feedback", "crosscheck")
 
 
 def table(values: dict[str, Any], targets: list[Target]) -> str:
@@ -114,6 +117,8 @@ def main() -> int:
             valid = _rollout(folder, quick, display, command) and valid
         if "monitoring" in names:
             valid = _monitoring(folder, quick, display, command) and valid
+        if "feedback" in names:
+            valid = _feedback(folder, quick, display, command) and valid
         if "crosscheck" in names:
             _crosscheck(folder, quick, display, command)
         for wanted in scenarios:
@@ -196,6 +201,23 @@ def _monitoring(folder: Path, quick: bool, display: Display, command: str) -> bo
     for reason in values["invalid_reasons"]:
         print(f"NOT VALID: {reason}")
     results.save(folder / "monitoring.json", results.document(values, targets, command))
+    return bool(values["valid"])
+
+
+def _feedback(folder: Path, quick: bool, display: Display, command: str) -> bool:
+    """Measure what outcomes cost; what cannot be measured ends nothing else."""
+    try:
+        plan = feedback_plan.QUICK if quick else feedback_plan.FULL
+        found = feedback.run(plan, display, free_core())
+    except BenchError as error:
+        display.end()
+        print(f"\nFeedback\nNOT RUN: {error}", file=sys.stderr)
+        return False
+    values, targets = feedback.summary(found)
+    print(f"\nDecisions recorded, and joined with their outcomes\n{table(values, targets)}")
+    for reason in values["invalid_reasons"]:
+        print(f"NOT VALID: {reason}")
+    results.save(folder / "feedback.json", results.document(values, targets, command))
     return bool(values["valid"])
 
 

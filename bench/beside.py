@@ -96,7 +96,7 @@ def _is_lost(sock: socket.socket) -> bool:
 
 
 class Scraper(threading.Thread):
-    """Reads /metrics again and again over one connection.
+    """Reads a page, /metrics if no other is named, again and again over one connection.
 
     Parameters
     ----------
@@ -106,14 +106,28 @@ class Scraper(threading.Thread):
         Pause after each scrape.
     steps_back
         Whether it makes way for everything else on its core, and so is no measure of time.
+    path
+        Of the page.
+    holds
+        What every answer has to hold.
     """
 
-    def __init__(self, sidecar: str, every_s: float, *, steps_back: bool = False) -> None:
+    def __init__(
+        self,
+        sidecar: str,
+        every_s: float,
+        *,
+        steps_back: bool = False,
+        path: str = "/metrics",
+        holds: bytes = b"ml_predictions_total",
+    ) -> None:
         super().__init__(name="bench-scrape", daemon=True)
         host, _, port = sidecar.rpartition(":")
         self._client = http.client.HTTPConnection(host, int(port), timeout=10)
         self._every_s = every_s
         self._steps_back = steps_back
+        self._path = path
+        self._holds = holds
         self.ended = threading.Event()
         self.times_ms: list[float] = []
         self.n_bytes: list[int] = []
@@ -126,10 +140,10 @@ class Scraper(threading.Thread):
         try:
             while not self.ended.wait(self._every_s):
                 started = time.perf_counter()
-                self._client.request("GET", "/metrics")
+                self._client.request("GET", self._path)
                 answer = self._client.getresponse()
                 body = answer.read()
-                if answer.status != 200 or b"ml_predictions_total" not in body:
+                if answer.status != 200 or self._holds not in body:
                     raise OSError(f"status {answer.status}, {len(body)} bytes")
                 self.times_ms.append((time.perf_counter() - started) * 1e3)
                 self.n_bytes.append(len(body))

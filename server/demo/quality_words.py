@@ -26,11 +26,11 @@ def quality_rows(state: dict[str, Any], *, live: bool) -> Iterator[Row]:
     for report in found["reports"]:
         yield from _report(report, live=live)
     if not found["reports"]:
-        yield "live quality", found["trouble"] or "no decision is old enough yet", ""
+        yield "learnt", found["trouble"] or "no decision is old enough yet", ""
 
 
 def quality_line(state: dict[str, Any]) -> str:
-    """Return what stands at the end of a plain line: "  recall 71% (truth 70%) ..."."""
+    """Return the end of a plain line: "  learnt of 1.0: recall 71.0% (truth 70.2%)"."""
     parts = []
     for report in state["live_quality"]["reports"]:
         name = _first_recall(report)
@@ -38,7 +38,7 @@ def quality_line(state: dict[str, Any]) -> str:
         if value is not None:
             truth = report["truth"].get(name)
             true = "" if truth is None else f" (truth {truth:.1%})"
-            parts.append(f"  quality {report['version']} recall {value:.1%}{true}")
+            parts.append(f"  learnt of {report['version']}: recall {value:.1%}{true}")
     return "".join(parts)
 
 
