@@ -136,7 +136,7 @@ class Reader:
         reported
             Only those whose outcome was reported, and not taken back.
         raw_from
-            Only raw scores from here on; finite.
+            Only raw scores from here on, and positive outcomes; finite.
         one_in
             Only one in so many cards, by their hash, with all of their rows; a power of 2.
         """
@@ -144,7 +144,7 @@ class Reader:
         if reported:
             where += " AND label IN (0, 1)"
         if raw_from is not None:
-            where += f" AND {_reaches(raw_from)}"
+            where += f" AND ({_reaches(raw_from)} OR label = 1)"
         if one_in > 1:
             own = f"CASE WHEN d & {UNSTICKY << 16} THEN id ELSE entity END"
             where += f" AND (({own}) >> {ENTITY_SHIFT}) & {one_in - 1} = 0"

@@ -19,6 +19,16 @@ class Scored(NamedTuple):
     amount: NDArray[np.float64]
     entity: NDArray[np.int64]
 
+    def part(self, which: NDArray[np.bool_]) -> Scored:
+        return Scored(
+            self.raw[which],
+            self.score[which],
+            self.label[which],
+            self.weight[which],
+            self.amount[which],
+            self.entity[which],
+        )
+
     def counts(self, edges: NDArray[np.float32]) -> ScoreCounts:
         return count_rows(edges, self.raw, self.score, self.label, self.weight, self.amount)
 

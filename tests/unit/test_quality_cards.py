@@ -16,8 +16,8 @@ def by_the_handbook(frame: pd.DataFrame, k: int) -> float:
     """Chapter 4.4's definition, in its own terms: a table of days, cards, predictions, frauds."""
     found: list[int] = []
     by_day = []
-    for _, day in sorted(frame.groupby("day"), key=lambda pair: pair[0]):
-        day = day[~day["card"].isin(found)]
+    for date in sorted(set(frame["day"])):
+        day = frame[(frame["day"] == date) & ~frame["card"].isin(found)]
         cards = day.groupby("card")[["prediction", "fraud"]].max()
         top = cards.sort_values("prediction", ascending=False).head(k)
         detected = list(top[top["fraud"] == 1].index)
@@ -87,9 +87,21 @@ def test_what_is_missing_makes_it_unknown() -> None:
     time_ms = _days(rows, 2, 1)
     arguments = (rows.entity, time_ms, rows.raw, rows.label)
     assert not np.isnan(card_precision(*arguments, 40).point)
-    assert np.isnan(card_precision(*arguments, 40, whole=False).point)
-    assert not np.isnan(card_precision(*arguments, 10, whole=False).point)
+    assert np.isnan(card_precision(*arguments, 40, all_from=-3.0).point)
+    assert not np.isnan(card_precision(*arguments, 10, all_from=-3.0).point)
     none = np.empty(0, np.int64)
     assert np.isnan(
         card_precision(none, none, none.astype(np.float32), none.astype(np.int8), 5).point
     )
+
+
+def test_the_highest_scores_and_the_frauds_are_enough() -> None:
+    rows = scored(3, 20_000, share=0.1, n_cards=4000)
+    time_ms = _days(rows, 3, 4)
+    whole = card_precision(rows.entity, time_ms, rows.raw, rows.label, 25)
+    cut = float(np.quantile(rows.raw, 0.96))
+    read = (rows.raw >= cut) | (rows.label == 1)
+    found = card_precision(
+        rows.entity[read], time_ms[read], rows.raw[read], rows.label[read], 25, all_from=cut
+    )
+    assert found.point == whole.point

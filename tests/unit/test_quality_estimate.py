@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
@@ -13,15 +14,16 @@ from server.feedback.quality.estimate import bin_probabilities, calibrated, expe
 from tests.support.quality import Scored, scored
 
 CUT = -1.0
+Floats = NDArray[np.float64]
 
 
-def _calibration(rows: Scored) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _calibration(rows: Scored) -> tuple[Floats, Floats]:
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     fitted.fit(rows.raw.astype(np.float64), rows.label)
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 
-def _unlabelled(rows: Scored, edges: np.ndarray) -> ScoreCounts:  # type: ignore[type-arg]
+def _unlabelled(rows: Scored, edges: NDArray[np.float32]) -> ScoreCounts:
     return rows._replace(label=np.full(len(rows.raw), -2, np.int8)).counts(edges)
 
 

@@ -29,6 +29,7 @@ AT_ONCE = 20  # replicates
 class _Day(NamedTuple):
     card: NDArray[np.intp]  # the most suspicious first
     is_fraud: NDArray[np.bool_]
+    is_ranked: NDArray[np.bool_]  # which come before every card that is not here
 
 
 def card_precision(
@@ -40,7 +41,7 @@ def card_precision(
     *,
     n_replicates: int = 0,
     seed: int = 0,
-    whole: bool = True,
+    all_from: float = -math.inf,
 ) -> Replicates:
     """Return the figure, and replicates of it.
 
@@ -56,16 +57,17 @@ def card_precision(
     n_replicates
         0: none.
     seed
-    whole
-        Whether these are all rows of their days. If not, and a day has fewer than k cards that
-        have not been found before, which ones are missing is not known: NaN.
+    all_from
+        The score from which on rows are all here; of those below it, the positive ones. Where a
+        day has fewer than k cards that reach it, and that have not been found before, it is not
+        known who follows: NaN.
     """
     unknown = Replicates(math.nan, np.full(n_replicates, np.nan))
-    n_cards, days = _looked_at(_days(entity, time_ms, score, label), k)
+    n_cards, days = _looked_at(_days(entity, time_ms, score, label, all_from), k)
     if not days or k <= 0:
         return unknown
     point, n_least = _precision(np.ones((1, n_cards)), days, k)
-    if not whole and n_least < k:
+    if all_from > -math.inf and n_least < k:
         return unknown
     drawing = Drawing(n_cards, seed)
     values = []
@@ -80,6 +82,7 @@ def _days(
     time_ms: NDArray[np.int64],
     score: NDArray[np.float32],
     label: NDArray[np.int8],
+    all_from: float,
 ) -> list[_Day]:
     """Return each day's cards, by number, the most suspicious first."""
     cards, card = np.unique(entity, return_inverse=True)
@@ -90,10 +93,11 @@ def _days(
     for start, stop in _runs(day[order]):
         rows = order[start:stop]
         _, first = np.unique(card[rows], return_index=True)
-        ranked = card[rows[np.sort(first)]]
+        best = rows[np.sort(first)]
+        ranked = card[best]
         fraud = np.zeros(len(cards), np.bool_)
         fraud[card[rows[label[rows] == 1]]] = True
-        days.append(_Day(ranked, fraud[ranked]))
+        days.append(_Day(ranked, fraud[ranked], score[best] >= np.float32(all_from)))
     return days
 
 
@@ -117,13 +121,13 @@ def _looked_at(days: list[_Day], k: int) -> tuple[int, list[_Day]]:
     for day in days:
         n_new = np.cumsum(~may_be_found[day.card])
         n = int(np.searchsorted(n_new, SPARE * k + 100)) + 1
-        kept.append(_Day(day.card[:n], day.is_fraud[:n]))
+        kept.append(_Day(day.card[:n], day.is_fraud[:n], day.is_ranked[:n]))
         may_be_found[kept[-1].card[kept[-1].is_fraud]] = True
     if not kept:
         return 0, []
     used, number = np.unique(np.concatenate([day.card for day in kept]), return_inverse=True)
     numbers = np.split(number, np.cumsum([len(day.card) for day in kept])[:-1])
-    return len(used), [_Day(card, day.is_fraud) for card, day in zip(numbers, kept, strict=True)]
+    return len(used), [day._replace(card=card) for card, day in zip(numbers, kept, strict=True)]
 
 
 def _precision(drawn: Float64Array, days: list[_Day], k: int) -> tuple[Float64Array, int]:
@@ -137,5 +141,5 @@ def _precision(drawn: Float64Array, days: list[_Day], k: int) -> tuple[Float64Ar
         looked_at = np.clip(k - before, 0.0, weight)
         total += (looked_at * day.is_fraud).sum(axis=1) / k
         found[:, day.card] |= (looked_at > 0) & day.is_fraud
-        n_least = min(n_least, int((weight[0] > 0).sum()))
+        n_least = min(n_least, int((weight[0] > 0)[day.is_ranked].sum()))
     return total / len(days), n_least

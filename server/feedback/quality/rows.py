@@ -72,7 +72,7 @@ def read_rows(
     n_used
         About how many rows there are: what of them is kept follows from it.
     raw_from
-        Only raw scores from here on.
+        Only raw scores from here on, and positive outcomes.
     """
     one_in = 1
     while n_used / one_in > MAX_ROWS:

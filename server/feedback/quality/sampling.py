@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +97,7 @@ def _of_cards(
         rows.label[mine],
         k,
         n_replicates=N_REPLICATES if len(cards_with_fraud) >= MIN_POSITIVE_CARDS else 0,
-        whole=raw_from is None,
+        all_from=-math.inf if raw_from is None else raw_from,
     )
 
 
