@@ -119,7 +119,7 @@ def resample(
     """
     positive = rows.label == 1
     cards, card = np.unique(rows.entity, return_inverse=True)
-    if len(np.unique(card[positive])) < MIN_POSITIVE_CARDS or positive.all():
+    if len(np.unique(card[positive])) < MIN_POSITIVE_CARDS:
         return None
     n_bins = len(edges) + 1
     bins = np.searchsorted(edges, rows.raw, side="right")

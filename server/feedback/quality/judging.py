@@ -84,6 +84,8 @@ class Judged(NamedTuple):
 def measured(judged: Judged, counted: Counted, sampled: Sampled) -> tuple[QualityMetric, ...]:
     """Return the figures of a cohort whose outcomes are known."""
     counts, (spread, share, cards) = counted.counts, sampled
+    # Where nothing but positives is reported, all that can be told is how many were found.
+    one_sided = not counts.negative.rows.sum()
     metrics = []
     for at, (name, first) in enumerate(judged.cuts(counts)):
         found = from_bins.confusion(counts.negative.weight, counts.positive.weight, first)
@@ -92,20 +94,22 @@ def measured(judged: Judged, counted: Counted, sampled: Sampled) -> tuple[Qualit
             ("precision", found.precision, from_bins.precision_trials(counts, first)),
             ("recall", found.recall, from_bins.recall_trials(counts)),
         ):
-            metrics.append(_proportion(what, name, float(value), n))
+            told = what == "recall" or not one_sided
+            metrics.append(_proportion(what, name, float(value) if told else math.nan, n))
         caught = float(from_bins.value_recall(counts.positive.amount, first))
         replicates = spread.value_recall[at] if spread else None
         metrics.append(_resampled("value_recall", name, caught, replicates, share))
     auc, average_precision = _ranking(counts.negative.weight, counts.positive.weight)
-    brier = from_bins.brier(counts.negative, counts.positive)
+    brier = math.nan if one_sided else from_bins.brier(counts.negative, counts.positive)
     groups = from_bins.reliability(counts.negative, counts.positive)
+    error = math.nan if one_sided else from_bins.calibration_error(groups)
     metrics += [
         _resampled("auc", "", auc, spread and spread.auc, share),
         _resampled(
             "average_precision", "", average_precision, spread and spread.average_precision, share
         ),
         _resampled("brier", "", brier, spread and spread.brier, share),
-        QualityMetric("calibration_error", value=from_bins.calibration_error(groups)),
+        QualityMetric("calibration_error", value=error),
     ]
     metrics += [
         _resampled("card_precision", str(k), found.point, found if spread else None, 1.0)
@@ -177,6 +181,8 @@ def notes(judged: Judged, cohort: str, counted: Counted, sampled: Sampled) -> st
         )
     if not counted.counts.positive.rows.sum():
         said.append("no positive outcome that counts")
+    elif not counted.counts.negative.rows.sum():
+        said.append("only positives are reported: recall is all that can be told")
     elif sampled.spread is None:
         said.append(f"fewer than {MIN_POSITIVE_CARDS} cards with a fraud: not every interval")
     if counted.n_shared:
