@@ -18,7 +18,7 @@ from bench import feedback_loads, feedback_store
 from bench.feedback_console import Console
 from bench.feedback_loads import KINDS, STORES, SUSTAINED_PER_S, AtCapacity, Recording, Sustained
 from bench.feedback_plan import Plan
-from bench.feedback_requests import requests
+from bench.feedback_requests import Requests
 from bench.model import prepare
 from bench.progress import Display
 from bench.results import Spread, Target, ratios
@@ -57,7 +57,7 @@ def run(plan: Plan, display: Display, core: int | None) -> Found:
         A server does not start, an answer was wrong, or something is not where it should be.
     """
     model = prepare()
-    made = requests(model, plan.n_messages)
+    made = Requests(model, plan.n_messages)
     loads = Loads(plan.loads, display, core)
     with load_core(core):
         display.say(f"the store: {plan.n_records:,} decisions and their outcomes")
@@ -120,7 +120,6 @@ def _recording(found: Found) -> tuple[Values, list[Target]]:
         values[f"recording_{name}_to_off_process_cpu_ratio"] = ratios(
             get("closed_off", "calls_per_cpu_s"), get(f"closed_{name}", "calls_per_cpu_s")
         )
-        values[f"recording_{name}_recorded_share"] = Spread.of(recording.recorded_share[name])
         values[f"recording_{name}_dropped_share"] = Spread.of(recording.dropped_share[name])
     # By default, what is written in background counts, too; all that a loop can do costs the loop.
     promised = ("recording_default_to_off_process_cpu_ratio", "recording_all_to_off_loop_cpu_ratio")
@@ -155,7 +154,8 @@ def _capacity(found: Found) -> tuple[Values, list[Target]]:
         "capacity_sampling_ratio": capacity.sampling_ratio,
         "capacity_recorded_share": capacity.counted.recorded / capacity.counted.calls,
         "capacity_dropped": capacity.counted.dropped,
-        "capacity_dropped_while_settling": capacity.before.dropped,
+        "capacity_settling_s": capacity.settling_s,
+        "capacity_settling_dropped": capacity.before.dropped,
         "capacity_over_threshold": n_over,
         "capacity_over_threshold_kept_share": 1 - capacity.over.unmatched / n_over,
         "capacity_others_kept_share": 1 - capacity.under.unmatched / capacity.under.accepted,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,8 @@ from bench.errors import LoadError
 from bench.feedback_console import Console, console
 from bench.feedback_plan import Plan
 from bench.feedback_requests import Reported, Requests, report
-from bench.measure import PATIENT_MS
+from bench.measure import PATIENT_MS, Measured
+from bench.message import Message
 from bench.model import FOLDER
 from bench.monitoring_loads import stopped
 from bench.rollout_loads import Loads, Serving, serving
@@ -49,6 +50,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 TICKS_PER_S = 100  # of /proc, USER_HZ
 PAUSE_S = 0.8  # more than a round of the server's, which writes every half second
+SETTLE_S = 1.5  # of a load while the share follows the traffic
+SETTLED_S = 40.0  # at most
 DRAINED_S = 60.0  # at most, until what is in the rings is on disk
 # Every request once, before any is sent again.
 IN_TURN = Shape(order="cycle")
@@ -63,12 +66,11 @@ class Recording:
     ----------
     loop_us
         CPU microseconds of the loop's thread, per call, by kind.
-    recorded_share, dropped_share
+    dropped_share
         Of all calls, by kind.
     """
 
     loop_us: dict[str, list[float]] = field(default_factory=dict)
-    recorded_share: dict[str, list[float]] = field(default_factory=dict)
     dropped_share: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -112,6 +114,7 @@ class AtCapacity:
 
     counted: Counted  # once the share fitted the traffic
     before: Counted  # until then
+    settling_s: float
     sampling_ratio: float
     over: Reported  # of what scored over the lowest threshold
     under: Reported
@@ -175,13 +178,14 @@ def recording(loads: Loads, plan: Plan, repository: Path, requests: Requests) ->
             for name, options in KINDS.items()
         }
         for repetition in range(-1, plan.closed_repetitions):  # the first one settles the shares
+            messages = requests.batch().messages
             names = list(KINDS) if repetition % 2 == 0 else list(KINDS)[::-1]
             for name in names:
                 others = [target for other, target in targets.items() if other != name]
                 with ExitStack() as still:
                     for other in others:
                         still.enter_context(stopped(other))
-                    _record(loads, plan, targets[name], name, requests, repetition, found)
+                    _record(loads, plan, targets[name], name, messages, repetition, found)
     for name in KINDS:
         loads.runs.pop(f"settling_{name}", None)
     return found
@@ -192,7 +196,7 @@ def _record(
     plan: Plan,
     target: Target,
     name: str,
-    requests: Requests,
+    messages: list[Message],
     repetition: int,
     found: Recording,
 ) -> None:
@@ -201,7 +205,7 @@ def _record(
     loads.one(
         f"closed_{name}" if repetition >= 0 else f"settling_{name}",
         target,
-        requests.messages,
+        messages,
         Closed(),
         max(repetition, 0),
         shape=IN_TURN,
@@ -213,7 +217,6 @@ def _record(
     if repetition < 0:
         return
     found.loop_us.setdefault(name, []).append(ticks / TICKS_PER_S * 1e6 / counted.calls)
-    found.recorded_share.setdefault(name, []).append(counted.recorded / counted.calls)
     found.dropped_share.setdefault(name, []).append(counted.dropped / counted.calls)
 
 
@@ -221,18 +224,18 @@ def sustained(loads: Loads, plan: Plan, repository: Path, requests: Requests) ->
     """Make the load called "sustained", and report the outcomes of all its calls."""
     load = Constant(Rate(per_s=SUSTAINED_PER_S))
     for attempt in range(1, plan.loads.attempts + 1):
-        # Anew each time: decisions of requests that were there before are not kept twice.
+        batch = requests.batch()
         with recorder("sustained", repository, *EVERYTHING) as running:
             target = running.target
             run = loads.one(
-                "sustained", target, requests.messages, load, 0,
+                "sustained", target, batch.messages, load, 0,
                 shape=OPEN_IN_TURN, duration_s=plan.sustained_s, attempts=1,
             )  # fmt: skip
             if not run.valid and attempt < plan.loads.attempts:
                 loads.runs.pop("sustained")
                 continue
             counted = drained(target)
-            said = report(running.control, requests.ids[: round(counted.calls)])
+            said = report(running.control, batch.ids[: round(counted.calls)])
             return Sustained(counted, said, target.resident_bytes() or 0)
     raise AssertionError("the last attempt returns")
 
@@ -242,18 +245,30 @@ def capacity(
 ) -> tuple[AtCapacity, Console]:
     """Make the loads called "capacity" and "console"."""
     with recorder("capacity", repository, *IMPATIENT) as running:
-        target, messages = running.target, requests.messages
-        closed = partial(loads.one, target=target, messages=messages, load=Closed(), shape=IN_TURN)
-        closed("settling", repetition=0, duration_s=plan.settle_s)
+        target = running.target
+        closed = partial(loads.one, target=target, load=Closed(), shape=IN_TURN, repetition=0)
+        settling_s = _settle(closed, target, requests)
         loads.runs.pop("settling")
-        settled = Counted.of(target)
-        closed("capacity", repetition=0, duration_s=plan.capacity_s)
+        settled, batch = Counted.of(target), requests.batch()
+        closed("capacity", messages=batch.messages, duration_s=plan.capacity_s)
         ratio = min(_each(target.counters(), "ml_feedback_sampling_ratio"))
         counted = drained(target)
-        over = report(running.control, requests.chosen(flagged=True))
-        under = report(running.control, requests.chosen(flagged=False))
-        found = AtCapacity(counted.since(settled), settled, ratio, over, under)
-        return found, console(loads, plan, target, messages)
+        over = report(running.control, batch.chosen(flagged=True))
+        under = report(running.control, batch.chosen(flagged=False))
+        found = AtCapacity(counted.since(settled), settled, settling_s, ratio, over, under)
+        return found, console(loads, plan, target, requests.batch().messages)
+
+
+def _settle(closed: Callable[..., Measured], target: Target, requests: Requests) -> float:
+    """Send all that is taken, until the share that is recorded fits; return how long it took."""
+    messages, started = requests.batch().messages, time.monotonic()
+    while True:
+        before = Counted.of(target)
+        closed("settling", messages=messages, duration_s=SETTLE_S)
+        if not Counted.of(target).since(before).dropped:
+            return time.monotonic() - started
+        if time.monotonic() - started > SETTLED_S:
+            raise LoadError(f"{target.name}: decisions are dropped even after {SETTLED_S:g} s")
 
 
 def _each(counters: dict[str, float], name: str) -> list[float]:

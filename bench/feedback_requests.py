@@ -33,7 +33,7 @@ ID_FIELD = b"\x0a\x24"  # field 1, 36 bytes
 
 
 @dataclass(frozen=True)
-class Requests:
+class Batch:
     """What is sent, in the order of `ids`.
 
     Attributes
@@ -62,25 +62,41 @@ def lowest_threshold(model: BenchModel) -> float:
     return float(manifest["thresholds"][0]["raw_score"])
 
 
-def requests(model: BenchModel, n: int) -> Requests:
-    """Make requests, all of them about different decisions."""
-    cut = lowest_threshold(model)
-    candidates = of_now(rows(Rows(n=N_CANDIDATES), SCORE, model))
-    over = [m for m in candidates if m.expected_raw is not None and m.expected_raw >= cut]
-    under = [m for m in candidates if m.expected_raw is not None and m.expected_raw < cut]
-    n_over = round(N_ROWS * FLAGGED_SHARE)
-    pool = [*over[:n_over], *under[: N_ROWS - n_over]]
-    bodies = [_without_id(message.body) for message in pool]
-    order = np.random.default_rng(3).permutation(N_ROWS).tolist()
-    messages, ids, flagged = [], [], []
-    for i in range(n):
-        at = order[i % N_ROWS]
-        id_ = f"0190b0a6-5f2e-7c3a-9d41-{i:012x}"
-        body = ID_FIELD + id_.encode() + bodies[at]
-        messages.append(Message(SCORE, body, expected_raw=pool[at].expected_raw))
-        ids.append(id_)
-        flagged.append(at < n_over)
-    return Requests(messages, ids, flagged)
+class Requests:
+    """Makes requests that no server has seen yet.
+
+    Parameters
+    ----------
+    model : BenchModel
+    n : int
+        How many there are in a batch.
+    """
+
+    def __init__(self, model: BenchModel, n: int) -> None:
+        cut = lowest_threshold(model)
+        candidates = of_now(rows(Rows(n=N_CANDIDATES), SCORE, model))
+        over = [m for m in candidates if m.expected_raw is not None and m.expected_raw >= cut]
+        under = [m for m in candidates if m.expected_raw is not None and m.expected_raw < cut]
+        self._n_over = round(N_ROWS * FLAGGED_SHARE)
+        pool = [*over[: self._n_over], *under[: N_ROWS - self._n_over]]
+        self._pool = [(_without_id(message.body), message.expected_raw) for message in pool]
+        self._order = np.random.default_rng(3).permutation(N_ROWS).tolist()
+        self._n = n
+        self._n_batches = 0
+
+    def batch(self) -> Batch:
+        """Return requests with ids that no earlier batch has."""
+        salt = self._n_batches
+        self._n_batches += 1
+        messages, ids, flagged = [], [], []
+        for i in range(self._n):
+            at = self._order[i % N_ROWS]
+            id_ = f"{salt:08x}-5f2e-7c3a-9d41-{i:012x}"
+            body, raw = self._pool[at]
+            messages.append(Message(SCORE, ID_FIELD + id_.encode() + body, expected_raw=raw))
+            ids.append(id_)
+            flagged.append(at < self._n_over)
+        return Batch(messages, ids, flagged)
 
 
 def _without_id(body: bytes) -> bytes:

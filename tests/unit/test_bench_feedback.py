@@ -28,7 +28,7 @@ from bench.feedback_loads import (
     total,
 )
 from bench.feedback_plan import FULL, QUICK
-from bench.feedback_requests import FLAGGED_SHARE, Reported, requests
+from bench.feedback_requests import FLAGGED_SHARE, Reported, Requests
 from bench.model import prepare
 from bench.targets import Target as Server
 from fastpath.capture import id_hash
@@ -37,10 +37,11 @@ from server.sidecar import Answer, Route, Sidecar
 
 
 def test_every_request_is_another_decision_and_few_are_flagged() -> None:
-    made = requests(prepare(), 4_100)
+    maker = Requests(prepare(), 4_100)
+    made = maker.batch()
     parsed = [pb.ScoreRequest.FromString(message.body) for message in made.messages]
     assert [request.request_id for request in parsed] == made.ids
-    assert len(set(made.ids)) == 4_100
+    assert len({*made.ids, *maker.batch().ids}) == 8_200
     assert all(request.event_time_ms == 0 for request in parsed)
     assert all(len(request.dense.values) == 30 for request in parsed)
     share = np.mean(made.flagged)
@@ -164,9 +165,9 @@ def found() -> Found:
         cast("Any", loads),
         {"joined_per_s": 60_000.0, "joined_matched_share": 1.0, "bytes_per_million": 75e6},
         {"growth_bytes": 1e6, "resident_bytes": {"0": 5e7}},
-        Recording(each, each, each),
+        Recording(each, each),
         Sustained(Counted(200_000, 200_000, 0), said, 100),
-        AtCapacity(Counted(900_000, 9_000, 0), Counted(0, 0, 7), 0.003, said, said),
+        AtCapacity(Counted(900_000, 9_000, 0), Counted(0, 0, 7), 3.0, 0.003, said, said),
         Console([9.0, 12.0, 30.0], 9_000, 60_000),
     )
 
@@ -179,7 +180,7 @@ def test_everything_that_is_promised_can_be_kept() -> None:
     values, targets = summary(found())
     assert len(targets) == 13
     assert unmet(found()) == []
-    assert values["capacity_dropped_while_settling"] == 7
+    assert values["capacity_settling_dropped"] == 7
     assert values["capacity_recorded_share"] == 0.01
     assert values["console_data_ms_p50"] == 12.0
     assert values["recording_all_to_off_loop_cpu_ratio"].median == 1.0
@@ -196,7 +197,7 @@ def test_every_promise_can_be_broken() -> None:
     made.loads.runs["closed_default"] = [a_run("default", calls_per_cpu_s=920.0)]
     lost = Reported(1_000, 1, 1.0)
     made.sustained = Sustained(Counted(200_000, 199_999, 1), lost, 100)
-    made.capacity = AtCapacity(Counted(9.0, 9.0, 1.0), Counted(0, 0, 0), 1.0, lost, lost)
+    made.capacity = AtCapacity(Counted(9.0, 9.0, 1.0), Counted(0, 0, 0), 3.0, 1.0, lost, lost)
     made.console = Console([16.0], 1, 121_000)
     assert unmet(made) == [target.name for target in summary(made)[1]]
 
