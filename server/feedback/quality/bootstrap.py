@@ -136,7 +136,8 @@ def resample(
         drawn = rows.weight if not replicate else rows.weight * drawing.draw()[card]
         kinds[replicate] = np.bincount(place, drawn, minlength=2 * n_bins).reshape(2, n_bins)
         amounts[replicate] = np.bincount(bins[of_value], drawn[of_value] * amount, minlength=n_bins)
-        briers[replicate] = ratio(drawn @ lost, drawn.sum())
+        # Not `drawn @ lost`: BLAS would take every core for it.
+        briers[replicate] = ratio((drawn * lost).sum(), drawn.sum())
     negatives, positives = kinds[:, 0], kinds[:, 1]
     return Spread(
         _split(auc(negatives, positives)),
