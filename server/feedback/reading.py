@@ -24,7 +24,8 @@ from server.feedback.keys import Decider, Int64Array, VersionKey
 from server.feedback.segments import Segment
 from server.feedback.tallies import UNKNOWN
 
-CHUNK_ROWS = 10_000
+CHUNK_ROWS = 2_000
+CACHE_KIB = 1024  # rows are read through, once
 ENTITY_SHIFT = 20  # the lowest bits choose the arm
 
 _CELLS = (
@@ -79,6 +80,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._database = reader(path)
+        self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
     def close(self) -> None:
         """Close the connection."""

@@ -19,7 +19,7 @@ from server.feedback.reading import DecidedRows, Reader
 from server.feedback.segments import Segment
 
 MAX_SCANNED = 2_000_000
-MAX_ROWS = 100_000
+MAX_ROWS = 50_000
 
 
 class LabelledRows(NamedTuple):
