@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from boards import drift, features, rollout, service
+from boards import drift, features, quality, rollout, service
 
-BOARDS = (service.BOARD, features.BOARD, drift.BOARD, rollout.BOARD)
+BOARDS = (service.BOARD, features.BOARD, drift.BOARD, quality.BOARD, rollout.BOARD)
 FOLDER = Path(__file__).parent / "dashboards"
 
 

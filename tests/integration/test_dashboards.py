@@ -123,7 +123,8 @@ def test_panels_lie_side_by_side(path: Path) -> None:
 
 
 def test_there_are_the_dashboards_that_are_asked_for() -> None:
-    assert {path.stem for path in DASHBOARDS} == {"service", "features", "drift", "rollout"}
+    names = {"service", "features", "drift", "quality", "rollout"}
+    assert {path.stem for path in DASHBOARDS} == names
     for path in DASHBOARDS:
         board = load(path)
         named = {variable["name"] for variable in board["templating"]["list"]}

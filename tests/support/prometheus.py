@@ -5,7 +5,8 @@
 
 It is Debian's: a process of its own on a free port, its data in a temporary folder, ended with the
 test. `ScrapedWorld` has everything that our rules and dashboards look at: stored features in
-Redis and in batch tables, entities that have no record, callers that are wrong.
+Redis and in batch tables, entities that have no record, callers that are wrong, outcomes of
+decisions that mature within seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 import pytest
 
 from server.features.batch import BatchTableWriter
-from server.pb.scoregate.v1 import control_pb2, scoring_pb2
+from server.pb.scoregate.v1 import control_pb2, feedback_pb2, feedback_pb2_grpc, scoring_pb2
 from tests.support.clients import control
 from tests.support.redis_server import free_port
 from tests.support.redis_store import StoreServer
@@ -43,6 +44,7 @@ from tests.support.stores import (
     Load,
     StoredServing,
     now_ms,
+    request,
     until,
     write_online,
 )
@@ -51,6 +53,15 @@ DEPLOY = ROOT / "deploy" / "prometheus"
 START_S = 30.0
 PATIENCE_S = 30.0
 INTERVAL = "500ms"
+# Decisions whose outcomes can all be seen, mature in seconds, and are measured at once.
+FEEDBACK = {
+    "feedback.maturity_s": 1.0,
+    "feedback.window_s": 600.0,
+    "feedback.drain_s": 0.1,
+    "feedback.interval_s": 0.5,
+    "feedback.unseen_decisions": ["none"],
+}
+N_OUTCOMES = 150
 
 # What rules and dashboards ask for although no server has it yet. A metric that a server has may
 # not stand here: whoever adds one takes it off, and from then on its queries must find data.
@@ -241,6 +252,7 @@ class ScrapedWorld:
                 StoredServing(
                     {
                         **REDIS,
+                        **FEEDBACK,
                         "redis.address": redis.unix,
                         "redis.cache_bytes": 1 << 20,
                         "redis.cache_ttl_ms": 20,
@@ -253,6 +265,7 @@ class ScrapedWorld:
             self.prometheus = stack.enter_context(Prometheus(self.server.sidecar))
             until(self._is_scraped, "a scrape")
             self._be_wrong()
+            self._report_outcomes()
             control(self.server.operator).Freeze(control_pb2.FreezeRequest(frozen=True), timeout=10)
             self._stack = stack.pop_all()
         return self
@@ -273,6 +286,26 @@ class ScrapedWorld:
             values = np.full((N_ENTITIES, 2), 2.0, dtype=np.float32)
             table.write([f"c{i}" for i in range(N_ENTITIES)], now_ms(), values)
             table.commit()
+
+    def _report_outcomes(self) -> None:
+        """Decide, and say what came of it: a third is positive. One outcome is of nothing."""
+        outcomes = [feedback_pb2.Outcome(request_id="nobody's", label=feedback_pb2.LABEL_NEGATIVE)]
+        for number in range(N_OUTCOMES):
+            message = request(number % N_ENTITIES)
+            message.request_id = f"known-{number}"
+            self.server.score(message)
+            label = feedback_pb2.LABEL_NEGATIVE if number % 3 else feedback_pb2.LABEL_POSITIVE
+            outcomes.append(
+                feedback_pb2.Outcome(request_id=message.request_id, label=label, amount=10.0)
+            )
+        until(self._all_recorded, "decisions on disk")
+        stub: Any = feedback_pb2_grpc.FeedbackStub(self.server.operator)  # type: ignore[no-untyped-call]
+        said = feedback_pb2.ReportOutcomesRequest(outcomes=outcomes)
+        (answer,) = stub.ReportOutcomes(iter([said]), timeout=10)
+        assert answer.accepted == len(outcomes), answer
+
+    def _all_recorded(self) -> bool:
+        return self.server.metric("ml_feedback_records_total") >= N_OUTCOMES
 
     def _be_wrong(self) -> None:
         """Make a call that is refused, as callers do."""
