@@ -46,6 +46,7 @@ from server.events.drift import DriftEvents
 from server.events.metrics import event_families
 from server.events.opening import open_events
 from server.events.rollout import RolloutEvents
+from server.feedback.opening import open_feedback
 from server.files import write_whole
 from server.health_metrics import Health
 from server.lifecycle import Lifecycle, State
@@ -122,6 +123,7 @@ class Server:
         )
         self._keeper = Keeper(self.rollout, settings.rollout.versions, settings.rollout.poll_s)
         self.drift = open_drift(settings, self.metrics, self.rollout, DriftEvents(self.events))
+        self.feedback = open_feedback(settings, self.metrics, self.rollout)
         self.rollout.listen(RolloutEvents(self.events, self.rollout.journal).take)
         self._loops: LoopGroup | None = None
         self._control: ControlPort | None = None
@@ -132,6 +134,8 @@ class Server:
         log.debug("onnxruntime %s", onnx.library_version())
         self.events.start()
         reason = self._start_rollout()
+        if self.feedback is not None:
+            self.feedback.start()
         loops = self._open_fast_door()
         self._open_control_port(loops)
         self._open_sidecar(loops)
@@ -178,6 +182,8 @@ class Server:
         self.stores.stop()
         if self.drift is not None:
             self.drift.stop()
+        if self.feedback is not None:
+            self.feedback.stop()
         self._keeper.stop()
         self.rollout.close()
         self.events.stop()
@@ -192,6 +198,7 @@ class Server:
                     thread,
                     store,
                     None if self.drift is None else self.drift.capture,
+                    None if self.feedback is None else self.feedback.ledger,
                 )
                 for thread, store in enumerate(self.stores.online)
             ],
@@ -231,6 +238,7 @@ class Server:
             self.lifecycle,
             self._access,
             self._credentials,
+            self.feedback,
         )
         port = self._control.port
         self.addresses["control"] = join_address(settings.control.address, port)
@@ -246,6 +254,7 @@ class Server:
                 self.stores,
                 self.events,
                 None if self.drift is None else self.drift.watch,
+                None if self.feedback is None else self.feedback.reports,
                 name=f"{socket.gethostname()}:{settings.port}",
             ),
             settings.address,
@@ -260,6 +269,7 @@ class Server:
             lambda: event_families(self.events),
             console.families,
             *([] if self.drift is None else [self.drift.families]),
+            *([] if self.feedback is None else [self.feedback.families]),
         )
         table = {**routes(self.lifecycle, make_registry(collector)), **console.routes()}
         self._sidecar = Sidecar(settings.address, settings.port, table)

@@ -46,6 +46,7 @@ COMMANDS = {
     "unfreeze": ("server.cli.freeze", "unfreeze", "Allow changes again."),
     "history": ("server.cli.history", "history", "List who changed what serves, and why."),
     "events": ("server.cli.events", "events", "Show what happened: drift, rollbacks, changes."),
+    "outcomes": ("server.cli.outcomes", "outcomes", "Report what came of decisions."),
     "journal": ("server.cli.journal", "journal", "Export, verify, set aside the history on disk."),
     "drift": ("server.cli.drift", "drift", "Show which features moved, how far, and how."),
     "quality": ("server.cli.quality", "quality", "Show how well versions did, with intervals."),

@@ -19,6 +19,7 @@ import ipaddress
 import os
 import pwd
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,47 @@ class Remote:
                 return cast("Answer", next(answers))
             finally:
                 answers.cancel()
+
+    def exchange(
+        self, method: str, requests: Iterator[Message], answer: type[Answer]
+    ) -> Iterator[Answer]:
+        """Yield the answers of a call with many requests.
+
+        Raises
+        ------
+        CallError
+            No answer for `timeout_s`, or another failure.
+        """
+        with self._calling(method) as channel:
+            made: Any = channel.stream_stream(
+                _full(method),
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+            answers = made(requests, metadata=self._metadata())
+            overdue = threading.Event()
+
+            def give_up() -> None:
+                overdue.set()
+                answers.cancel()
+
+            try:
+                while True:
+                    timer = threading.Timer(self.timeout_s, give_up)
+                    timer.daemon = True
+                    timer.start()
+                    try:
+                        one = next(answers, None)
+                    finally:
+                        timer.cancel()
+                    if one is None:
+                        return
+                    yield cast("Answer", one)
+            except BaseException:
+                answers.cancel()
+                if overdue.is_set():
+                    raise explain("DEADLINE_EXCEEDED", None, self.address, method) from None
+                raise
 
     @contextmanager
     def _calling(self, method: str) -> Iterator[grpc.Channel]:
@@ -215,7 +257,9 @@ def explain(code: str, details: str | None, address: str, method: str = "") -> E
     if code in INPUT_CODES:
         return RefusedError(code, f"{address} answered {code}: {said}")
     maybe = ""
-    if method and not method.rpartition("/")[2].startswith(("Get", "List", "Watch")):
+    if method.endswith("/ReportOutcomes"):
+        maybe = "; what was acknowledged is kept, and all of it may be sent again"
+    elif method and not method.rpartition("/")[2].startswith(("Get", "List", "Watch")):
         maybe = "; it may have been carried out all the same: look at `scoregate history`"
     if code == "UNAVAILABLE":
         if "failed to connect" in said.lower():

@@ -29,6 +29,7 @@ HEADER = "authorization"
 SCHEME = "bearer"
 
 CONTROL = "/scoregate.v1.Control/"
+FEEDBACK = "/scoregate.v1.Feedback/"
 ROLES: dict[str, Role] = {
     "/scoregate.v1.Scoring/Score": Role.READ,
     "/scoregate.v1.Scoring/GetModel": Role.READ,
@@ -39,8 +40,8 @@ ROLES: dict[str, Role] = {
     CONTROL + "Watch": Role.READ,
     CONTROL + "GetDrift": Role.READ,
     CONTROL + "GetEvents": Role.READ,
-    "/scoregate.v1.Feedback/GetQuality": Role.READ,
-    "/scoregate.v1.Feedback/ReportOutcomes": Role.OPERATE,
+    FEEDBACK + "GetQuality": Role.READ,
+    FEEDBACK + "ReportOutcomes": Role.OPERATE,
     CONTROL + "LoadModel": Role.OPERATE,
     CONTROL + "UnloadModel": Role.OPERATE,
     CONTROL + "Deploy": Role.OPERATE,

@@ -54,6 +54,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
 }
 CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in Code}
 
+OURS = "/scoregate."
 UNKNOWN_TEXT = "internal error; the server's log has the details"
 
 
@@ -84,7 +85,7 @@ class FailureInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of a call with one request; libraries' own streams pass unchanged."""
+        """Wrap the handler of a call; libraries' own streams pass unchanged."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:
@@ -101,6 +102,12 @@ class FailureInterceptor(grpc.ServerInterceptor):
         ):
             return grpc.unary_stream_rpc_method_handler(
                 _guarded_stream(handler.unary_stream, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.stream_stream is not None and method.startswith(OURS):
+            return grpc.stream_stream_rpc_method_handler(
+                _guarded_stream(handler.stream_stream, method),
                 handler.request_deserializer,
                 handler.response_serializer,
             )

@@ -15,15 +15,24 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from server.config import ControlSettings
 from server.control.access import Access, AccessInterceptor
 from server.control.failures import FailureInterceptor
+from server.control.feedback import MAX_STREAMS, FeedbackServicer
 from server.control.relay import Loops, ScoringRelay
 from server.control.servicer import ControlServicer
 from server.control.watch import MAX_WATCHERS
 from server.errors import StartError
+from server.feedback.opening import Feedback
 from server.lifecycle import Lifecycle, State
-from server.pb.scoregate.v1 import control_pb2, control_pb2_grpc, scoring_pb2
+from server.pb.scoregate.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+    scoring_pb2,
+)
 
 SCORING = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"].full_name
 CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
+FEEDBACK = feedback_pb2.DESCRIPTOR.services_by_name["Feedback"].full_name
 # Calls that may wait for a worker, per worker; more are refused with RESOURCE_EXHAUSTED.
 CALLS_PER_WORKER = 64
 # Of a change: ten thousand keys of a kilobyte can be pinned in one. Answers have no limit here.
@@ -49,6 +58,8 @@ class ControlPort:
         Who may call what; None: everybody everything.
     credentials
         For TLS (`tls.server_credentials`); None: calls are not encrypted.
+    feedback
+        Who takes outcomes; None: nobody.
 
     Raises
     ------
@@ -65,9 +76,10 @@ class ControlPort:
         lifecycle: Lifecycle,
         access: Access | None = None,
         credentials: grpc.ServerCredentials | None = None,
+        feedback: Feedback | None = None,
     ) -> None:
-        # A watch keeps its thread for as long as it lasts: those are extra, made when needed.
-        threads = settings.max_workers + MAX_WATCHERS
+        # A stream keeps its thread for as long as it lasts: those are extra, made when needed.
+        threads = settings.max_workers + MAX_WATCHERS + MAX_STREAMS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="control"),
             handlers=[ScoringRelay(loops, max_message_bytes)],
@@ -79,10 +91,13 @@ class ControlPort:
             maximum_concurrent_rpcs=settings.max_workers * CALLS_PER_WORKER,
         )
         control_pb2_grpc.add_ControlServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        feedback_pb2_grpc.add_FeedbackServicer_to_server(  # type: ignore[no-untyped-call]
+            FeedbackServicer(feedback, access), self._server
+        )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SCORING, CONTROL, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (SCORING, CONTROL, FEEDBACK, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         lifecycle.listen(self._follow)
         address = settings.address
@@ -114,5 +129,5 @@ class ControlPort:
             if state is State.SERVING
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
-        for service in ("", SCORING, CONTROL):
+        for service in ("", SCORING, CONTROL, FEEDBACK):
             self._health.set(service, status)

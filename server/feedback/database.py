@@ -24,12 +24,15 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.errors import FeedbackError
+from server.errors import FeedbackError, JournalError
+from server.rollout.lock import ProcessLock
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x53474431  # "SGD1"
-PAGE_BYTES = 8192
+# Small: outcomes come in no order, each changes one page, and pages are what is written.
+PAGE_BYTES = 1024
 CACHE_KIB = 8 * 1024
+LOG_BYTES = 32 << 20  # of the write-ahead log, before it is folded into the file
 RETRACTED = -1  # of the label: a report was taken back
 
 _TABLES = """
@@ -48,10 +51,10 @@ CREATE TABLE tallies (
     score2 REAL NOT NULL, amount REAL NOT NULL,
     PRIMARY KEY (n, v, bin, d, label)
 ) WITHOUT ROWID;
--- Outcomes of decisions that are not here (yet).
+-- Outcomes of decisions that are not here (yet): halves of the id's hash, hash of the model or 0.
 CREATE TABLE waiting (
-    id INTEGER, id1 INTEGER, label INTEGER NOT NULL, seen INTEGER NOT NULL, amount REAL,
-    source INTEGER, since_ms INTEGER NOT NULL, PRIMARY KEY (id, id1)
+    first INTEGER, second INTEGER, model INTEGER, label INTEGER NOT NULL, seen INTEGER NOT NULL,
+    amount REAL, source INTEGER, since_ms INTEGER NOT NULL, PRIMARY KEY (first, second, model)
 ) WITHOUT ROWID;
 CREATE INDEX waiting_since ON waiting (since_ms);
 CREATE TABLE sources (s INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -67,6 +70,29 @@ CREATE TABLE d_{n} (
 log = logging.getLogger(__name__)
 
 
+def lock_database(path: Path) -> ProcessLock:
+    """Keep other processes from writing to the file.
+
+    Raises
+    ------
+    FeedbackError
+        Another has it, or the directory cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return ProcessLock(
+            path.with_name(f"{path.name}.lock"),
+            f"the store of decisions {path}",
+            "one server has one; stop that one, or give this one a feedback.directory of its own",
+        )
+    except OSError as error:
+        raise FeedbackError(
+            f"decisions cannot be kept in {path.parent}: {error.strerror} (feedback.directory)"
+        ) from None
+    except JournalError as error:
+        raise FeedbackError(str(error)) from None
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the file for writing; make it where it is not there, or cannot be read.
 
@@ -77,26 +103,56 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _open(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):
-            raise FeedbackError(
-                f"decisions cannot be kept in {path}: {error}; the directory has to be writable "
-                "and have space (setting feedback.directory)"
-            ) from None
-        aside = _set_aside(path)
-        log.error(
-            "the file of decisions %s cannot be read (%s): it is now %s, and another is begun; "
-            "outcomes of the decisions in it will not be matched",
-            path,
-            error,
-            aside.name,
-        )
-        return _open(path)
+        try:
+            return _open(path)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            set_aside(path, error)
+            return _open(path)
+    except sqlite3.Error as error:
+        raise FeedbackError(
+            f"decisions cannot be kept in {path}: {error}; the directory has to be writable "
+            "and have space (setting feedback.directory)"
+        ) from None
     except OSError as error:
         raise FeedbackError(
             f"decisions cannot be kept in {path.parent}: {error.strerror} (feedback.directory)"
         ) from None
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether the file is to blame, and not the disk or the caller."""
+    name = getattr(error, "sqlite_errorname", "SQLITE_NOTADB")  # ours, from `_open`
+    return str(name).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def set_aside(path: Path, error: sqlite3.Error) -> None:
+    """Rename a file that cannot be read, and what SQLite keeps beside it.
+
+    Raises
+    ------
+    FeedbackError
+        It cannot be renamed.
+    """
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = path.with_name(f"{path.name}.damaged-{now}")
+    try:
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    except OSError as failed:
+        raise FeedbackError(
+            f"{path} is damaged ({error}), and cannot be set aside: {failed.strerror}"
+        ) from None
+    log.error(
+        "the file of decisions %s cannot be read (%s): it is now %s, and another is begun; "
+        "outcomes of the decisions in it will not be matched",
+        path,
+        error,
+        aside.name,
+    )
 
 
 def reader(path: Path) -> sqlite3.Connection:
@@ -117,6 +173,12 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute("PRAGMA trusted_schema = OFF")
+        database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
+        database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        # Hashes and scores: what is dropped need not be overwritten, which costs as much as it did.
+        database.execute("PRAGMA secure_delete = OFF")
+        # A full or missing /tmp is nothing to us.
+        database.execute("PRAGMA temp_store = MEMORY")
         [application] = database.execute("PRAGMA application_id").fetchone()
         [version] = database.execute("PRAGMA user_version").fetchone()
         if application == 0 and version == 0:
@@ -131,19 +193,3 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _is_of_the_disk(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorname.startswith(
-        ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_BUSY")
-    )
-
-
-def _set_aside(path: Path) -> Path:
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    aside = path.with_name(f"{path.name}.damaged-{now}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    return aside

@@ -1,46 +1,54 @@
 """Outcomes are joined with decisions: which one wins, what is counted, what waits.
 
 For each decision the outcome that was observed last holds; of two observed at one time, the one
-that came last. The same outcome again changes nothing. A retraction leaves nothing known, and is
-itself an outcome: what was observed before it does not come back.
+that came last. The same outcome again changes nothing but when it was observed. A retraction leaves
+nothing known, and is itself an outcome: what was observed before it does not come back. A batch is
+the same as its outcomes one after the other.
 
 An outcome whose decision is not here waits: the decision may be on its way (they are drained a few
-times a second), or it was never recorded. Those that wait are bounded; the oldest are given up.
+times a second), or it was never recorded. Those that wait are bounded; the oldest are given up. One
+that names no model is for every model that decided under its id: those that are here when it comes,
+or else those that come first.
 
 Rows, tallies and waiting outcomes change in one transaction (`Records`), so that an outcome is
 counted once, however often it is sent and whenever the process dies.
+
+How it works: a batch becomes arrays, sorted by id as the tables are; rows of one segment are read,
+judged and written together. Ids that a batch names more than once, which is rare, are judged one by
+one.
 """
 
 from __future__ import annotations
 
 import math
 import sqlite3
-import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastpath.capture import id_hash
+from server.feedback.arrays import Asked, Batch, Known, Rows, equal, group
 from server.feedback.database import RETRACTED
 from server.feedback.keys import Decider, Int64Array, bins_of, model_hash
 from server.feedback.segments import Segment, Segments
-from server.feedback.tallies import UNKNOWN, Tallies
+from server.feedback.sources import Sources
+from server.feedback.tallies import Tallies
+from server.feedback.waiting import Waiting
 
-MAX_SOURCES = 1000  # of names; further ones are "other"
-OTHER = "other"
+# What became of an outcome: the gravest, where several models decided.
+ABSENT, SAME, NEW, REVISED = range(4)
+LABELS = {0: "negative", 1: "positive", RETRACTED: "retracted"}
 
+# CROSS JOIN: in this order, whatever SQLite thinks of the tables' sizes.
 _MEET = (
-    "SELECT r.at, d.id, d.v, d.raw, d.score, d.d, d.s, d.p, d.label, d.seen, d.amount "
-    "FROM reported AS r JOIN d_{n} AS d ON d.id = r.id WHERE d.id1 = r.id1"
+    "SELECT r.at, d.id, d.v, d.raw, d.score, d.d, coalesce(d.s, 1.0) * coalesce(d.p, 1.0), "
+    "coalesce(d.label, -2), coalesce(d.seen, -1), d.amount "
+    "FROM reported AS r CROSS JOIN d_{n} AS d ON d.id = r.id WHERE d.id1 = r.id1"
 )
 _UPDATE = "UPDATE d_{n} SET label = ?, seen = ?, amount = ?, source = ? WHERE id = ?"
-_WAITS = "SELECT 1 FROM waiting WHERE id = ? AND id1 = ?"
-_WAIT = (
-    "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-    "label = excluded.label, seen = excluded.seen, amount = excluded.amount, "
-    "source = excluded.source WHERE excluded.seen >= seen"
-)
 
 
 class ReportedOutcome(NamedTuple):
@@ -55,41 +63,17 @@ class ReportedOutcome(NamedTuple):
 
 
 class ReportCounts(NamedTuple):
-    """What became of a batch, as ReportOutcomesResponse has it."""
+    """What became of a batch, as ReportOutcomesResponse has it.
+
+    Of those accepted each is unmatched, a duplicate, revised, or the first of its decision.
+    """
 
     accepted: int
     unmatched: int
     duplicates: int
     revised: int
-    expired: int
+    expired: int  # of the unmatched
     matched: Mapping[tuple[str, str, str], int]  # (model, version, label): how often joined anew
-
-
-class _Asked(NamedTuple):
-    """An outcome under the id of one model's decision."""
-
-    id: int
-    id1: int
-    label: int
-    seen: int
-    amount: float
-    source: int
-    outcome: int  # index in the batch; -1: it waited
-
-
-class _Row(NamedTuple):
-    """A decision, as far as joining needs it."""
-
-    id: int
-    v: int
-    raw: int
-    score: int
-    d: int
-    s: float | None
-    p: float | None
-    label: int | None
-    seen: int | None
-    amount: float | None
 
 
 class Joiner:
@@ -99,8 +83,10 @@ class Joiner:
     ----------
     database, segments, deciders
         Of the store; `deciders` grows with it.
-    max_waiting
-        Outcomes that may wait.
+    sources
+        Names of who reports.
+    waiting
+        Outcomes without a decision.
     """
 
     def __init__(
@@ -108,235 +94,238 @@ class Joiner:
         database: sqlite3.Connection,
         segments: Segments,
         deciders: Mapping[int, Decider],
-        max_waiting: int,
+        sources: Sources,
+        waiting: Waiting,
     ) -> None:
         self._database = database
         self._segments = segments
         self._deciders = deciders
-        self._max_waiting = max_waiting
-        [self.n_waiting] = database.execute("SELECT count(*) FROM waiting").fetchone()
+        self._sources = sources
+        self._waiting = waiting
         database.execute(
             "CREATE TEMP TABLE reported (id INTEGER PRIMARY KEY, id1 INTEGER, at INTEGER)"
         )
 
     def report(self, outcomes: Sequence[ReportedOutcome], now_ms: int) -> ReportCounts:
         """Join outcomes; those without a decision wait."""
-        asked, n_superseded = self._asked(outcomes)
-        oldest = min((s.start_ms for s in self._segments.all()), default=now_ms)
+        if not outcomes:
+            return ReportCounts(0, 0, 0, 0, 0, {})
+        batch = self._batch(outcomes)
+        segments = self._segments.all()
+        became = np.full(len(outcomes), ABSENT)
         tallies = Tallies()
-        found: set[int] = set()  # outcomes that met a decision
-        changes: dict[int, str] = {}
-        matched: dict[tuple[str, str, str], int] = {}
-        left = {one.id: one for one in asked}
-        for segment in reversed(self._segments.all()):
-            if not left:
-                break
-            met = self._meet(segment, list(left.values()), tallies, matched)
-            for id_, what in met.items():
-                one = left.pop(id_)
-                found.add(one.outcome)
-                changes[one.outcome] = max(what, changes.get(one.outcome, ""), key=_gravity)
-        waiting: dict[int, list[_Asked]] = {}
-        for one in left.values():
-            if one.outcome not in found:
-                waiting.setdefault(one.outcome, []).append(one)
-        n_expired, n_repeated = self._wait(waiting, outcomes, oldest, now_ms)
+        matched: Counter[tuple[str, str, str]] = Counter()
+        self._join(batch, self._wanted(batch), segments[::-1], became, tallies, matched)
         tallies.write(self._database)
-        self._bound()
-        said = list(changes.values())
+        absent = became == ABSENT
+        if absent.any():
+            self._waiting.put(batch.pick(absent), now_ms)
+        oldest_ms = segments[0].start_ms if segments else 0
         return ReportCounts(
             accepted=len(outcomes),
-            unmatched=len(waiting),
-            duplicates=said.count("same") + n_superseded + n_repeated,
-            revised=said.count("revised"),
-            expired=n_expired,
+            unmatched=int(absent.sum()),
+            duplicates=int((became == SAME).sum()),
+            revised=int((became == REVISED).sum()),
+            expired=int((absent & (batch.seen < oldest_ms)).sum()),
             matched=matched,
         )
 
-    def arrived(self, n: int, ids: Int64Array, tallies: Tallies) -> None:
-        """Join decisions that were just kept with outcomes that came before them."""
-        if not self.n_waiting:
-            return
-        self._database.execute("DELETE FROM reported")
-        self._database.executemany(
-            "INSERT INTO reported (id) VALUES (?)", [(i,) for i in ids.tolist()]
-        )
-        rows = self._database.execute(
-            "SELECT w.id, w.id1, w.label, w.seen, w.amount, w.source FROM reported AS r "
-            "JOIN waiting AS w ON w.id = r.id"
-        ).fetchall()
-        if not rows:
-            return
-        asked = [
-            _Asked(i, i1, label, seen, math.nan if amount is None else amount, source, -1)
-            for i, i1, label, seen, amount, source in rows
-        ]
-        [segment] = [s for s in self._segments.all() if s.n == n]
-        met = self._meet(segment, asked, tallies, {})
-        gone = [(one.id, one.id1) for one in asked if one.id in met]
-        self._database.executemany("DELETE FROM waiting WHERE id = ? AND id1 = ?", gone)
-        self.n_waiting -= len(gone)
-
-    def _asked(self, outcomes: Sequence[ReportedOutcome]) -> tuple[list[_Asked], int]:
-        """Return what is looked for, once per id, and how many were superseded in the batch."""
-        every = [model_hash(m) for m in {d.key.model for d in self._deciders.values()}]
-        asked: dict[int, _Asked] = {}
-        n_superseded = 0
-        for at, outcome in enumerate(outcomes):
-            first, second = id_hash(outcome.request_id)
-            source = self._source(outcome.source)
-            for of_model in [model_hash(outcome.model)] if outcome.model else every or [0]:
-                one = _Asked(
-                    _signed(first) ^ of_model,
-                    _signed(second),
-                    outcome.label,
-                    outcome.observed_ms,
-                    outcome.amount,
-                    source,
-                    at,
-                )
-                held = asked.get(one.id)
-                if held is not None:
-                    n_superseded += 1
-                if held is None or one.seen >= held.seen:
-                    asked[one.id] = one
-        return list(asked.values()), n_superseded
-
-    def _meet(
+    def arrived(
         self,
-        segment: Segment,
-        asked: Sequence[_Asked],
+        n: int,
+        model: str,
+        ids: Int64Array,
+        second: Int64Array,
         tallies: Tallies,
-        matched: dict[tuple[str, str, str], int],
-    ) -> dict[int, str]:
-        """Join what is in one segment; return what became of it, by id."""
+        matched: Counter[tuple[str, str, str]],
+    ) -> None:
+        """Join decisions that were just kept with outcomes that came before them.
+
+        Parameters
+        ----------
+        n : int
+            Their segment.
+        model : str
+        ids, second : array of int64
+            Of the decisions; ascending by id.
+        tallies, matched
+            Where the changes go.
+        """
+        of_model = model_hash(model)
+        batch = self._waiting.take(ids ^ of_model, second, of_model)
+        if batch is None:
+            return
+        asked = group(batch.first ^ of_model, batch.second, np.arange(len(batch.first)))
+        [segment] = [s for s in self._segments.all() if s.n == n]
+        self._join(batch, asked, [segment], np.full(len(batch.first), ABSENT), tallies, matched)
+
+    # ------------------------------------------------------------------- a batch
+
+    def _batch(self, outcomes: Sequence[ReportedOutcome]) -> Batch:
+        ids, models, labels, seen, amounts, sources = zip(*outcomes, strict=True)
+        halves = np.array([id_hash(one) for one in ids], np.uint64).view(np.int64)
+        hashes = {name: model_hash(name) if name else 0 for name in set(models)}
+        numbers = {name: self._sources.number(name) for name in set(sources)}
+        label = np.array(labels, np.int64)
+        # A retraction is about nothing.
+        amount = np.where(label == RETRACTED, math.nan, np.array(amounts, np.float64))
+        return Batch(
+            halves[:, 0],
+            halves[:, 1],
+            np.array([hashes[name] for name in models], np.int64),
+            label,
+            np.array(seen, np.int64),
+            amount,
+            np.array([numbers[name] for name in sources], np.int64),
+        )
+
+    def _wanted(self, batch: Batch) -> Asked:
+        """Return the decisions that outcomes are about, as far as names of models are known."""
+        every = sorted({model_hash(decider.key.model) for decider in self._deciders.values()})
+        all_of_them = np.arange(len(batch.first))
+        one = batch.model != 0
+        ids = [batch.first[one] ^ batch.model[one]]
+        who = [all_of_them[one]]
+        if not one.all():
+            for of_model in every:
+                ids.append(batch.first[~one] ^ of_model)
+                who.append(all_of_them[~one])
+        at = np.concatenate(who)
+        return group(np.concatenate(ids), batch.second[at], at)
+
+    # ---------------------------------------------------------------------- join
+
+    def _join(
+        self,
+        batch: Batch,
+        asked: Asked,
+        segments: Sequence[Segment],
+        became: NDArray[np.int64],
+        tallies: Tallies,
+        matched: Counter[tuple[str, str, str]],
+    ) -> None:
+        """Join outcomes with the first of these segments that holds each decision."""
+        left = np.ones(len(asked.ids), bool)
         self._database.execute("DELETE FROM reported")
         self._database.executemany(
             "INSERT INTO reported VALUES (?, ?, ?)",
-            [(one.id, one.id1, at) for at, one in enumerate(asked)],
+            zip(asked.ids.tolist(), asked.second.tolist(), range(len(asked.ids)), strict=True),
         )
-        rows = self._database.execute(_MEET.format(n=segment.n)).fetchall()
-        met: dict[int, str] = {}
-        changed: list[tuple[_Asked, _Row]] = []
-        for at, *columns in rows:
-            one, row = asked[at], _Row(*columns)
-            met[row.id] = _verdict(one, row)
-            if _holds(one, row):
-                changed.append((one, row))
-        if changed:
-            self._apply(segment, changed, tallies)
-        for one, row in changed:
-            key = self._deciders[row.v].key
-            label = {0: "negative", 1: "positive"}.get(one.label, "retracted")
-            name = (key.model, key.version, label)
-            matched[name] = matched.get(name, 0) + 1
-        return met
+        for segment in segments:
+            if not left.any():
+                break
+            rows = self._meet(segment.n)
+            if rows is None:
+                continue
+            if not left[rows.at].all():  # a retry that a newer segment has, too
+                rows = rows.pick(left[rows.at])
+            left[rows.at] = False
+            self._judge(segment.n, batch, asked, rows, became, tallies, matched)
 
-    def _apply(
-        self, segment: Segment, changed: Sequence[tuple[_Asked, _Row]], tallies: Tallies
-    ) -> None:
-        self._database.executemany(
-            _UPDATE.format(n=segment.n),
-            [
-                (one.label, one.seen, None if math.isnan(one.amount) else one.amount, one.source,
-                 row.id)
-                for one, row in changed
-            ],
-        )  # fmt: skip
-        before = [_known(row.label) for _, row in changed]
-        after = [_known(one.label) for one, _ in changed]
-        gained = sum(a != UNKNOWN for a in after) - sum(b != UNKNOWN for b in before)
-        self._segments.label(segment.n, gained)
-        raw = np.array([row.raw for _, row in changed], np.int32).view(np.float32)
-        score = np.array([row.score for _, row in changed], np.int32).view(np.float32)
-        weight = np.array([1.0 / ((row.s or 1.0) * (row.p or 1.0)) for _, row in changed])
-        old = np.array([math.nan if r.amount is None else r.amount for _, r in changed])
-        new = np.array([one.amount for one, _ in changed])
-        v = np.array([row.v for _, row in changed])
-        bins = np.empty(len(changed), np.int64)
-        for number in np.unique(v).tolist():
-            mine = v == number
-            bins[mine] = bins_of(self._deciders[number].edges, raw[mine])
-        places = [
-            (segment.n, row.v, b, row.d) for (_, row), b in zip(changed, bins.tolist(), strict=True)
-        ]
-        scores = score.astype(np.float64)
-        for labels, amounts, sign in ((before, old, -1), (after, new, 1)):
-            cells = [(*place, label) for place, label in zip(places, labels, strict=True)]
-            tallies.add(cells, weight, scores, amounts, sign)
+    def _meet(self, n: int) -> Rows | None:
+        """Return the decisions of one segment that are asked for."""
+        found = self._database.execute(_MEET.format(n=n)).fetchall()
+        if not found:
+            return None
+        at, ids, v, raw, score, d, chance, label, seen, amount = zip(*found, strict=True)
+        return Rows(
+            np.array(at, np.int64),
+            np.array(ids, np.int64),
+            np.array(v, np.int64),
+            np.array(raw, np.int32).view(np.float32),
+            np.array(score, np.int32).view(np.float32).astype(np.float64),
+            np.array(d, np.int64),
+            1.0 / np.array(chance, np.float64),
+            np.array(label, np.int64),
+            np.array(seen, np.int64),
+            np.array(amount, np.float64),  # None: NaN
+        )
 
-    def _wait(
+    def _judge(
         self,
-        waiting: Mapping[int, Sequence[_Asked]],
-        outcomes: Sequence[ReportedOutcome],
-        oldest_ms: int,
-        now_ms: int,
-    ) -> tuple[int, int]:
-        """Let outcomes wait; return how many are of a time not remembered, and waited before."""
-        n_expired = n_repeated = 0
-        rows = []
-        for at, ones in waiting.items():
-            n_expired += outcomes[at].observed_ms < oldest_ms
-            rows += [
-                (one.id, one.id1, one.label, one.seen,
-                 None if math.isnan(one.amount) else one.amount, one.source, now_ms)
-                for one in ones
-            ]  # fmt: skip
-        for row in rows:
-            known = self._database.execute(_WAITS, row[:2]).fetchone()
-            self._database.execute(_WAIT, row)
-            n_repeated += known is not None
-            self.n_waiting += known is None
-        return n_expired, n_repeated
-
-    def _bound(self) -> None:
-        excess = self.n_waiting - self._max_waiting
-        if excess > 0:
-            self._database.execute(
-                "DELETE FROM waiting WHERE (id, id1) IN "
-                "(SELECT id, id1 FROM waiting ORDER BY since_ms LIMIT ?)",
-                (excess,),
+        n: int,
+        batch: Batch,
+        asked: Asked,
+        rows: Rows,
+        became: NDArray[np.int64],
+        tallies: Tallies,
+        matched: Counter[tuple[str, str, str]],
+    ) -> None:
+        """Let outcomes take the place of what is known, where they do; write that down."""
+        one = asked.who[asked.starts[rows.at]]
+        after = Known(batch.label[one], batch.seen[one], batch.amount[one], batch.source[one])
+        is_new = rows.seen < 0
+        same = ~is_new & (after.label == rows.label) & equal(after.amount, rows.amount)
+        became[one] = np.maximum(became[one], np.where(is_new, NEW, np.where(same, SAME, REVISED)))
+        changes = is_new | (~same & (after.seen >= rows.seen))
+        writes = changes | (same & (after.seen > rows.seen))
+        for i in np.flatnonzero(asked.sizes[rows.at] > 1).tolist():
+            start = asked.starts[rows.at[i]]
+            whose = asked.who[start : start + asked.sizes[rows.at[i]]]
+            changes[i], writes[i] = _one_by_one(batch, whose, rows, i, became, after)
+        if writes.any():
+            columns = [column[writes].tolist() for column in after]
+            columns[2] = [None if math.isnan(amount) else amount for amount in columns[2]]
+            self._database.executemany(
+                _UPDATE.format(n=n), zip(*columns, rows.id[writes].tolist(), strict=True)
             )
-            self.n_waiting -= excess
+        if changes.any():
+            self._count(
+                n,
+                rows.pick(changes),
+                after.label[changes],
+                after.amount[changes],
+                tallies,
+                matched,
+            )
 
-    def _source(self, name: str) -> int:
-        found = self._database.execute("SELECT s FROM sources WHERE name = ?", (name,)).fetchone()
-        if found is None:
-            [n] = self._database.execute("SELECT count(*) FROM sources").fetchone()
-            if n >= MAX_SOURCES and name != OTHER:
-                return self._source(OTHER)
-            cursor = self._database.execute("INSERT INTO sources (name) VALUES (?)", (name,))
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
-        return int(found[0])
+    def _count(
+        self,
+        n: int,
+        rows: Rows,
+        label: Int64Array,
+        amount: NDArray[np.float64],
+        tallies: Tallies,
+        matched: Counter[tuple[str, str, str]],
+    ) -> None:
+        # A retracted label has cells of its own: silence may mean a good payment, that does not.
+        self._segments.label(n, int((label >= 0).sum()) - int((rows.label >= 0).sum()))
+        bins = np.empty(len(rows.v), np.int64)
+        for v in np.unique(rows.v).tolist():
+            mine = rows.v == v
+            decider = self._deciders[v]
+            bins[mine] = bins_of(decider.edges, rows.raw[mine])
+            for value, name in LABELS.items():
+                n_labels = int((mine & (label == value)).sum())
+                if n_labels:
+                    matched[decider.key.model, decider.key.version, name] += n_labels
+        cells = (rows.v, bins, rows.d)
+        tallies.add(n, *cells, rows.label, rows.weight, rows.score, rows.amount, -1)
+        tallies.add(n, *cells, label, rows.weight, rows.score, amount)
 
 
-def _signed(word: int) -> int:
-    [signed] = struct.unpack("<q", struct.pack("<Q", word))
-    return int(signed)
-
-
-def _known(label: int | None) -> int:
-    return UNKNOWN if label is None or label == RETRACTED else label
-
-
-def _same(one: _Asked, row: _Row) -> bool:
-    amount = math.nan if row.amount is None else row.amount
-    return one.label == row.label and (
-        one.amount == amount or (math.isnan(one.amount) and math.isnan(amount))
+def _one_by_one(
+    batch: Batch,
+    whose: Int64Array,
+    rows: Rows,
+    i: int,
+    became: NDArray[np.int64],
+    after: Known,
+) -> tuple[bool, bool]:
+    """Judge several outcomes of one decision; return whether it changes, and is written."""
+    label, seen, amount = int(rows.label[i]), int(rows.seen[i]), float(rows.amount[i])
+    source = -1  # as it is
+    for at in whose.tolist():
+        new = int(batch.label[at]), int(batch.seen[at]), float(batch.amount[at])
+        same = new[0] == label and repr(new[2]) == repr(amount)
+        verdict = NEW if seen < 0 else SAME if same else REVISED
+        became[at] = max(int(became[at]), verdict)
+        if new[1] >= seen:
+            label, seen, amount = new
+            source = int(batch.source[at])
+    is_changed = rows.seen[i] < 0 or not (
+        label == rows.label[i] and repr(amount) == repr(float(rows.amount[i]))
     )
-
-
-def _holds(one: _Asked, row: _Row) -> bool:
-    """Return whether an outcome takes the place of what is known."""
-    return row.seen is None or (one.seen >= row.seen and not _same(one, row))
-
-
-def _verdict(one: _Asked, row: _Row) -> str:
-    if row.seen is None:
-        return "new"
-    return "same" if _same(one, row) else "revised"
-
-
-def _gravity(what: str) -> int:
-    return ("", "same", "new", "revised").index(what)
+    after.label[i], after.seen[i], after.amount[i] = label, seen, amount
+    after.source[i] = source
+    return bool(is_changed), bool(is_changed or seen > rows.seen[i])

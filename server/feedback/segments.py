@@ -1,7 +1,12 @@
 """Segments: decisions of a stretch of time, in a table of their own, dropped as a whole.
 
 A segment takes decisions until its time is over or it is full; then the next is begun. To drop one
-costs next to nothing, and the file uses its pages again: it grows to its limit and no further.
+costs next to nothing, and the file uses its pages again: it grows to its limit and no further. What
+a segment holds is an eighth of that limit at most, so that what is dropped for room is not much.
+
+A clock that was set back begins another segment, unless it was by little: loops' clocks differ. A
+segment from before it is as old as its newest decision says, and goes when that is too old, or when
+room is needed: the first that was begun goes first.
 """
 
 from __future__ import annotations
@@ -9,13 +14,13 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-import numpy as np
-
 from server.feedback.database import PAGE_BYTES, SEGMENT
-from server.feedback.keys import Int64Array
 
 MAX_ROWS = 1_000_000
-_HELD = "SELECT asked.id FROM asked JOIN d_{n} AS d ON d.id = asked.id"
+MAX_SEGMENTS = 1000
+ROW_BYTES = 96  # with an outcome, generously
+SHARES = 8  # of the file's limit
+AGREE_MS = 60_000  # clocks do, within this
 
 
 class Segment(NamedTuple):
@@ -47,7 +52,7 @@ class Segments:
         self._keep_ms = round(keep_s * 1000)
         self._keep_bytes = keep_bytes
         self._span_ms = max(1, round(segment_s * 1000))
-        database.execute("CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY)")
+        self.max_rows = max(1000, min(MAX_ROWS, keep_bytes // SHARES // ROW_BYTES))
         self.n_dropped_rows = 0  # decisions that were dropped for room or age
 
     def all(self) -> list[Segment]:
@@ -56,23 +61,29 @@ class Segments:
             Segment(*row) for row in self._database.execute("SELECT * FROM segments ORDER BY n")
         ]
 
-    def open(self, now_ms: int) -> tuple[int, int]:
-        """Return number and start of the segment that takes decisions; begin one if need be."""
+    def open(self, now_ms: int, first_ms: int) -> tuple[int, int]:
+        """Return number and start of the segment that takes decisions; begin one if need be.
+
+        Parameters
+        ----------
+        now_ms, first_ms
+            When the newest, and the oldest, of the decisions that come were taken.
+        """
         found = self._current(now_ms)
         if found is not None:
             return found.n, found.start_ms
         self._database.execute("UPDATE segments SET sealed = 1 WHERE sealed = 0")
         [n] = self._database.execute("SELECT coalesce(max(n), 0) + 1 FROM segments").fetchone()
         self._database.execute(
-            "INSERT INTO segments VALUES (?, ?, ?, 0, 0, 0)", (n, now_ms, now_ms)
+            "INSERT INTO segments VALUES (?, ?, ?, 0, 0, 0)", (n, first_ms, first_ms)
         )
         self._database.execute(SEGMENT.format(n=n))
-        return n, now_ms
+        return n, first_ms
 
     def room(self, now_ms: int) -> int:
         """Return how many decisions the open segment still takes."""
         found = self._current(now_ms)
-        return MAX_ROWS if found is None else MAX_ROWS - found.n_rows
+        return self.max_rows if found is None else self.max_rows - found.n_rows
 
     def grow(self, n: int, n_rows: int, end_ms: int) -> None:
         """Note that a segment got rows."""
@@ -87,26 +98,23 @@ class Segments:
             "UPDATE segments SET n_labels = n_labels + ? WHERE n = ?", (n_labels, n)
         )
 
-    def holding(self, n: int, ids: Int64Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Return which of these sorted ids a segment holds."""
-        self._ask(ids)
-        found = self._database.execute(_HELD.format(n=n)).fetchall()
-        return np.isin(ids, np.array([row[0] for row in found], np.int64))
+    def make_room(self, now_ms: int) -> bool:
+        """Drop what is too old or too much; return whether something was.
 
-    def make_room(self, now_ms: int) -> None:
-        """Drop what is too old or too much; the segment that takes decisions stays."""
-        oldest_first = self.all()
+        The segment that takes decisions goes last, and not for room that others take.
+        """
+        segments = self.all()
         used = self.used_bytes()
-        for segment in oldest_first:
+        n_left = len(segments)
+        for segment in segments:
             too_old = segment.end_ms < now_ms - self._keep_ms
-            if not too_old and used <= self._keep_bytes:
-                break
-            if not segment.sealed:
-                if not too_old and segment.n_rows < MAX_ROWS // 100:
-                    break  # next to empty: what is left is not decisions
-                self._database.execute("UPDATE segments SET sealed = 1 WHERE n = ?", (segment.n,))
+            too_many = used > self._keep_bytes or n_left > MAX_SEGMENTS
+            if not too_old and (not too_many or not segment.sealed):
+                continue
             self._drop(segment)
+            n_left -= 1
             used = self.used_bytes()
+        return n_left < len(segments)
 
     def used_bytes(self) -> int:
         """Return the bytes of the file that are in use."""
@@ -119,18 +127,11 @@ class Segments:
         if row is None:
             return None
         found = Segment(*row)
-        # A clock that was set back ends a segment, too: rows of one follow one another.
-        inside = found.start_ms <= now_ms < found.start_ms + self._span_ms
-        return found if inside and found.n_rows < MAX_ROWS else None
+        inside = found.start_ms - AGREE_MS <= now_ms < found.start_ms + self._span_ms
+        return found if inside and found.n_rows < self.max_rows else None
 
     def _drop(self, segment: Segment) -> None:
         self._database.execute(f"DROP TABLE d_{segment.n}")
         self._database.execute("DELETE FROM tallies WHERE n = ?", (segment.n,))
         self._database.execute("DELETE FROM segments WHERE n = ?", (segment.n,))
         self.n_dropped_rows += segment.n_rows
-
-    def _ask(self, ids: Int64Array) -> None:
-        self._database.execute("DELETE FROM asked")
-        self._database.executemany(
-            "INSERT OR IGNORE INTO asked VALUES (?)", [(i,) for i in ids.tolist()]
-        )

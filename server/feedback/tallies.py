@@ -8,14 +8,17 @@ double anything; and quality is read from some thousand cells, however many deci
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-UNKNOWN = -2  # of a cell's label: no report, or one that was taken back
+from server.feedback.keys import Int64Array
 
-Cell = tuple[int, int, int, int, int]  # n, v, bin, d, label
+UNKNOWN = -2  # of a cell's label: no report; one that was taken back is RETRACTED
+
+# Where each part of a cell is in 63 bits; the decider takes the rest.
+LABEL_BITS, D_BITS, BIN_BITS = 2, 24, 16
+MAX_DECIDERS = 1 << (63 - LABEL_BITS - D_BITS - BIN_BITS)
 
 _UPSERT = """
 INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -24,17 +27,25 @@ ON CONFLICT DO UPDATE SET
     score = score + excluded.score, score2 = score2 + excluded.score2,
     amount = amount + excluded.amount
 """
+# What rounding left of a cell that holds nothing any more.
+_SWEEP = (
+    "DELETE FROM tallies WHERE n = ? AND v = ? AND bin = ? AND d = ? AND label = ? AND rows = 0"
+)
 
 
 class Tallies:
     """Changes of cells, gathered and then written at once."""
 
     def __init__(self) -> None:
-        self._cells: dict[Cell, NDArray[np.float64]] = {}
+        self._changes: list[tuple[int, Int64Array, NDArray[np.float64]]] = []
 
     def add(
         self,
-        cells: Iterable[Cell],
+        n: int,
+        v: Int64Array,
+        bins: Int64Array,
+        d: Int64Array,
+        label: Int64Array,
         weight: NDArray[np.float64],
         score: NDArray[np.float64],
         amount: NDArray[np.float64],
@@ -44,31 +55,50 @@ class Tallies:
 
         Parameters
         ----------
-        cells : iterable of tuple
-            One per row.
-        weight, score, amount : array of float64, shape (n,)
-            `amount` is not counted where it is NaN.
+        n : int
+            Their segment.
+        v, bins, d, label : array of int64, shape (n_rows,)
+            The rest of each row's cell.
+        weight, score, amount : array of float64, shape (n_rows,)
+            `amount` is not counted where it is NaN, `score` where it is not finite.
         sign : int
         """
-        amounts = np.where(np.isnan(amount), 0.0, amount) * weight
-        sums = sign * np.column_stack(
-            [np.ones_like(weight), weight, weight**2, weight * score, weight * score**2, amounts]
-        )
-        for cell, row in zip(cells, sums, strict=True):
-            held = self._cells.get(cell)
-            if held is None:
-                self._cells[cell] = row.copy()
-            else:
-                held += row
+        keys = (((v << BIN_BITS | bins) << D_BITS | d) << LABEL_BITS) | (label - UNKNOWN)
+        keys = keys.astype(np.int64)
+        cells, place = np.unique(keys, return_inverse=True)
+        score = np.where(np.isfinite(score), score, 0.0)
+        amount = np.where(np.isnan(amount), 0.0, amount)
+        sums = [
+            np.bincount(place, column, len(cells))
+            for column in (
+                np.ones_like(weight), weight, weight**2, weight * score, weight * score**2,
+                weight * amount,
+            )
+        ]  # fmt: skip
+        self._changes.append((n, cells, np.asarray(sign * np.column_stack(sums), np.float64)))
 
     def write(self, database: sqlite3.Connection) -> None:
         """Put the changes into the database's transaction."""
-        database.executemany(
-            _UPSERT,
-            [
-                (*cell, round(sums[0]), *sums[1:].tolist())
-                for cell, sums in sorted(self._cells.items())
-                if sums.any()
-            ],
-        )
-        self._cells.clear()
+        shrunk: list[tuple[int, ...]] = []
+        for n in sorted({n for n, _, _ in self._changes}):
+            mine = [(cells, sums) for at, cells, sums in self._changes if at == n]
+            every, place = np.unique(np.concatenate([c for c, _ in mine]), return_inverse=True)
+            sums = np.zeros((len(every), 6))
+            np.add.at(sums, place, np.concatenate([s for _, s in mine]))
+            parts = _parts(n, every)
+            rows = np.rint(sums[:, 0]).astype(np.int64)
+            columns = [part.tolist() for part in (*parts, rows, *sums[:, 1:].T)]
+            database.executemany(_UPSERT, zip(*columns, strict=True))
+            fewer = rows < 0
+            shrunk += zip(*(part[fewer].tolist() for part in parts), strict=True)
+        database.executemany(_SWEEP, shrunk)
+        self._changes.clear()
+
+
+def _parts(n: int, keys: Int64Array) -> tuple[Int64Array, ...]:
+    """Return n, v, bin, d and label of packed cells."""
+    label = (keys & ((1 << LABEL_BITS) - 1)) + UNKNOWN
+    keys = keys >> LABEL_BITS
+    d = keys & ((1 << D_BITS) - 1)
+    keys = keys >> D_BITS
+    return np.full_like(keys, n), keys >> BIN_BITS, keys & ((1 << BIN_BITS) - 1), d, label

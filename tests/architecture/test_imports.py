@@ -153,6 +153,7 @@ HEAVY_ALLOWED = (
     "server/demo/",
     "server/drift/pvalues",  # for reports; server/drift itself never imports it
     "server/features/source",
+    "server/feedback/source",  # outcomes in Parquet, for the command line
     "server/cli/export",
     "server/cli/simulate",
     "server/cli/demo",
