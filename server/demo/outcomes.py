@@ -7,12 +7,13 @@ The simulator knows the truth. The world learns it like this:
     reviewed    an analyst says what it is after a second or so, and is wrong once in twenty
     fraud       the cardholder disputes it some seconds later (exponential); a few never look at
                 their statement, and their frauds stay unknown
-    genuine     one in twenty is confirmed; of the others nothing is ever heard
+    genuine     one in twenty is confirmed; a few are disputed until somebody remembers, and then
+                that is taken back; of the others nothing is ever heard
 
-A dispute takes the place of what an analyst said: the later report wins. So most labels are
-silence, which counts as genuine once it is old enough (`OutcomeStory.maturity_s`). As blocked
-transactions have outcomes here, quality is that of all traffic; where they have none, a server is
-told so (feedback.unseen_decisions), and may explore.
+The later report of a transaction wins: a dispute takes the place of what an analyst said. Most
+labels are silence, which counts as genuine once it is old enough (`OutcomeStory.maturity_s`). As
+blocked transactions have outcomes here, quality is that of all traffic; where they have none, a
+server is told so (feedback.unseen_decisions), and may explore.
 
 A thread of the replaying client reports over the control port. An outcome that cannot be sent is
 sent again: the server counts it once. What is due beyond MOST_WAITING is forgotten.
@@ -44,6 +45,8 @@ FIRST_DISPUTE_S = 0.5
 UNNOTICED_SHARE = 0.03  # of frauds
 CONFIRMED_SHARE = 0.05  # of genuine transactions
 CONFIRM_S = 1.0
+FORGOTTEN_SHARE = 0.002  # of genuine transactions: disputed
+REMEMBER_S = (1.0, 2.0)  # until that is taken back
 
 SEND_S = 0.25
 TIMEOUT_S = 5.0
@@ -118,7 +121,6 @@ class Due(NamedTuple):
     is_fraud: bool
     amount: float
     source: str
-    is_revision: bool
 
 
 class Reporter:
@@ -192,17 +194,20 @@ class Reporter:
         if was_told:
             said = is_fraud != (chance() < MISTAKEN_SHARE)
             self._plan(draw.uniform(*REVIEW_S), row, answer, said, "analyst")
+        first_s = REVIEW_S[1] if was_told else 0.0
+        dispute_s = first_s + FIRST_DISPUTE_S + draw.expovariate(1 / DISPUTE_S)
         if is_fraud:
             if chance() < UNNOTICED_SHARE:
                 self._counts["unnoticed"] += 1
-                return
-            delay_s = FIRST_DISPUTE_S + draw.expovariate(1 / DISPUTE_S)
-            if was_told:
-                delay_s += REVIEW_S[1]
-            self._plan(delay_s, row, answer, True, "chargeback", is_revision=was_told)
-        elif chance() < CONFIRMED_SHARE:
-            delay_s = CONFIRM_S + (REVIEW_S[1] if was_told else 0.0)
-            self._plan(delay_s, row, answer, False, "cardholder", is_revision=was_told)
+            else:
+                self._plan(dispute_s, row, answer, True, "chargeback")
+            return
+        heard = chance()
+        if heard < FORGOTTEN_SHARE:
+            self._plan(dispute_s, row, answer, True, "chargeback")
+            self._plan(dispute_s + draw.uniform(*REMEMBER_S), row, answer, False, "cardholder")
+        elif heard < FORGOTTEN_SHARE + CONFIRMED_SHARE:
+            self._plan(first_s + CONFIRM_S, row, answer, False, "cardholder")
 
     def _plan(
         self,
@@ -211,8 +216,6 @@ class Reporter:
         answer: scoring_pb2.ScoreResponse,
         is_fraud: bool,
         source: str,
-        *,
-        is_revision: bool = False,
     ) -> None:
         if len(self._due) >= MOST_WAITING:
             self._counts["forgotten"] += 1
@@ -225,7 +228,6 @@ class Reporter:
             is_fraud,
             self._truth.amount(row),
             source,
-            is_revision,
         )
         heapq.heappush(self._due, due)
 
@@ -251,7 +253,6 @@ class Reporter:
                 for due in batch:
                     self._counts["reported"] += 1
                     self._counts["frauds"] += due.is_fraud
-                    self._counts["later"] += due.is_revision
 
     def _take(self) -> list[Due]:
         now_s = self._clock()

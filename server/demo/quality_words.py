@@ -57,7 +57,8 @@ def _report(report: dict[str, Any], *, live: bool) -> Iterator[Row]:
         yield name, f"{report['n']:,} decisions are old enough: too little is known", ""
         return
     yield name, ", ".join(figures[:2]), ""
-    yield "", ", ".join(figures[2:]), ""
+    for words in figures[2:]:
+        yield "", words, ""
     if live:
         return
     known = (
