@@ -19,7 +19,7 @@ class Scored(NamedTuple):
     amount: NDArray[np.float64]
     entity: NDArray[np.int64]
 
-    def part(self, which: NDArray[np.bool_]) -> Scored:
+    def part(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Scored:
         return Scored(
             self.raw[which],
             self.score[which],

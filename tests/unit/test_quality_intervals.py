@@ -20,6 +20,12 @@ from server.feedback.quality.bootstrap import (
     resample,
 )
 from server.feedback.quality.intervals import wilson
+from server.feedback.quality.trials import (
+    accuracy_trials,
+    precision_trials,
+    recall_trials,
+    share_trials,
+)
 from tests.support.quality import Scored, scored, sigmoid
 
 
@@ -133,3 +139,64 @@ def test_intervals_by_card_cover_and_those_by_row_do_not() -> None:
 
 def _of(rows: Scored) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], ...]:
     return rows.label, rows.raw  # type: ignore[return-value]
+
+
+def test_without_weights_a_share_is_worth_its_rows() -> None:
+    assert share_trials(3.0, 3.0, 7.0, 7.0) == pytest.approx(10)
+    assert share_trials(30.0, 90.0, 70.0, 210.0) == pytest.approx(100 / 3)
+    assert share_trials(0.0, 0.0, 5.0, 5.0) == 5
+    assert share_trials(0.0, 0.0, 0.0, 0.0) == 0
+    counts = scored(4, 3000).counts(np.array([-1.0], np.float32))
+    assert accuracy_trials(counts, 1) == pytest.approx(3000)
+    assert precision_trials(counts, 1) == pytest.approx(counts.known.rows[1])
+    assert recall_trials(counts, 1) == pytest.approx(counts.positive.rows.sum())
+
+
+def test_where_nothing_was_found_what_could_have_been_had_large_weights() -> None:
+    rows = scored(5, 1000, share=0.0)._replace(
+        raw=np.linspace(-1, 1, 1000, dtype=np.float32), weight=np.repeat([1.0, 10.0], 500)
+    )
+    rows.label[:] = 0
+    rows.label[:100] = 1
+    counts = rows.counts(np.zeros(1, np.float32))
+    assert recall_trials(counts, 1) == pytest.approx(10)  # one found would have been 10 of 110
+    assert wilson(0.0, recall_trials(counts, 1)).high > 0.2
+
+
+@pytest.mark.parametrize("lift", [0.8, 3.5])
+def test_weighted_intervals_cover_with_little_recall_and_with_much(lift: float) -> None:
+    """A tenth of what would be blocked is explored: a few decisions of weight 10."""
+    cut = np.float32(-1.0)
+    everyone = scored(100, 400_000, share=0.1, lift=lift)
+    said = everyone.raw >= cut
+    truth = (
+        (everyone.label[said] == 1).mean(), said[everyone.label == 1].mean(),
+        (said == everyone.label).mean(),
+    )  # fmt: skip
+    random = np.random.default_rng(1)
+    n_runs = 400
+    covered = np.zeros(3, int)
+    by_kish = 0
+    for _ in range(n_runs):
+        drawn = everyone.part(random.integers(0, len(said), 3000))
+        blocked = drawn.raw >= cut
+        seen = drawn.part(~blocked | (random.random(3000) < 0.1))
+        seen = seen._replace(weight=np.where(seen.raw >= cut, 10.0, 1.0))
+        counts = seen.counts(np.array([cut]))
+        found = from_bins.confusion(counts.negative.weight, counts.positive.weight, 1)
+        figures = (found.precision, found.recall, found.accuracy)
+        worth = (
+            precision_trials(counts, 1), recall_trials(counts, 1), accuracy_trials(counts, 1),
+        )  # fmt: skip
+        for at, (value, n) in enumerate(zip(figures, worth, strict=True)):
+            low, high = wilson(float(value), n)
+            covered[at] += low <= truth[at] <= high
+        low, high = wilson(
+            float(found.recall),
+            from_bins.kish(counts.positive.weight, counts.positive.weight2),
+        )
+        by_kish += low <= truth[1] <= high
+    assert (covered >= binom.ppf(0.001, n_runs, 0.93)).all(), covered
+    assert (covered <= binom.ppf(0.9999, n_runs, 0.985)).all(), covered
+    if lift < 1:  # what Kish's number would have promised
+        assert by_kish < binom.ppf(0.001, n_runs, 0.93)

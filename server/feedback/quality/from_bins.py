@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server.feedback.quality.counts import ScoreCounts, Sums
+from server.feedback.quality.counts import Sums
 
 Float64Array = NDArray[np.float64]
 
@@ -133,20 +133,3 @@ def kish(weight: Float64Array, weight2: Float64Array) -> float:
     """Return Kish's effective number of rows, (sum w)^2 / sum w^2; 0 without rows."""
     total = float(weight2.sum())
     return float(weight.sum()) ** 2 / total if total > 0 else 0.0
-
-
-def accuracy_trials(counts: ScoreCounts) -> float:
-    """Return the effective number of rows that accuracy is a share of."""
-    known = counts.known
-    return kish(known.weight, known.weight2)
-
-
-def precision_trials(counts: ScoreCounts, first: int) -> float:
-    """Return the effective number of rows that reach a threshold."""
-    known = counts.known
-    return kish(known.weight[first:], known.weight2[first:])
-
-
-def recall_trials(counts: ScoreCounts) -> float:
-    """Return the effective number of positives."""
-    return kish(counts.positive.weight, counts.positive.weight2)

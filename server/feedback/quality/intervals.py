@@ -2,7 +2,7 @@
 
 E. B. Wilson (1927), "Probable inference, the law of succession, and statistical inference". Unlike
 value +- 1.96 standard errors it holds near 0 and 1 and with few rows, where fraud lives. Where rows
-have weights, n is Kish's effective number: an approximation.
+have weights, n is what they are worth (`trials`).
 
 It takes rows to be independent. Several frauds of one card are not: `bootstrap` resamples cards.
 """

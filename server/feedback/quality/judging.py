@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.feedback.keys import Decider
-from server.feedback.quality import from_bins
+from server.feedback.quality import from_bins, trials
 from server.feedback.quality.bootstrap import (
     MIN_POSITIVE_CARDS,
     Replicates,
@@ -90,9 +90,9 @@ def measured(judged: Judged, counted: Counted, sampled: Sampled) -> tuple[Qualit
     for at, (name, first) in enumerate(judged.cuts(counts)):
         found = from_bins.confusion(counts.negative.weight, counts.positive.weight, first)
         for what, value, n in (
-            ("accuracy", found.accuracy, from_bins.accuracy_trials(counts)),
-            ("precision", found.precision, from_bins.precision_trials(counts, first)),
-            ("recall", found.recall, from_bins.recall_trials(counts)),
+            ("accuracy", found.accuracy, trials.accuracy_trials(counts, first)),
+            ("precision", found.precision, trials.precision_trials(counts, first)),
+            ("recall", found.recall, trials.recall_trials(counts, first)),
         ):
             told = what == "recall" or not one_sided
             metrics.append(_proportion(what, name, float(value) if told else math.nan, n))
