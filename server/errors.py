@@ -44,6 +44,14 @@ class CallError(ScoregateError):
     """A call to a running server failed: it is not there, or it answered with an error."""
 
 
+class RefusedError(InputError):
+    """The server blames the call; `code` is the name of the gRPC status."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class FeatureStoreError(ScoregateError):
     """A store of features refused, or was not there; the message says how far we got."""
 

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from server.cli.arguments import GENERATION
-from server.errors import CallError, InputError
+from server.cli.explained import explain
+from server.errors import InputError
 
 if TYPE_CHECKING:
     import grpc
@@ -42,8 +43,6 @@ DEFAULT_ADDRESS = "127.0.0.1:50052"
 # An answer to a change holds the plan before and after it, and each model of a plan may pin ten
 # thousand keys of a kilobyte. gRPC's own limit, 4 MiB, is less than that.
 MAX_ANSWER_BYTES = 256 << 20
-# Statuses that blame the call: exit code 2.
-INPUT_CODES = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"})
 EXIT_CODES = (
     "Exit codes: 0 done; 2 the command cannot be carried out as given (INVALID_ARGUMENT, "
     "NOT_FOUND, FAILED_PRECONDITION): change it; 1 it could be, but not here and now: no answer, "
@@ -53,14 +52,6 @@ EXIT_CODES = (
 
 Answer = TypeVar("Answer", bound="Message")
 Command = Callable[..., None]
-
-
-class RefusedError(InputError):
-    """The server blames the call; `code` is the name of the gRPC status."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,47 +228,6 @@ class Change:
         return pb.ChangeOptions(
             why=self.why, expected_generation=self.expect, dry_run=self.dry_run, who=self.who
         )
-
-
-def explain(code: str, details: str | None, address: str, method: str = "") -> Exception:
-    """Return the error for a call that did not end with OK.
-
-    Parameters
-    ----------
-    code
-        Name of the gRPC status.
-    details
-        What the server, or grpc, said.
-    address
-        Who was called.
-    method
-        What was called, where it matters whether it was carried out: a change may have been.
-    """
-    said = details or "no details"
-    if code in INPUT_CODES:
-        return RefusedError(code, f"{address} answered {code}: {said}")
-    maybe = ""
-    if method.endswith("/ReportOutcomes"):
-        maybe = "; what was acknowledged is kept, and all of it may be sent again"
-    elif method and not method.rpartition("/")[2].startswith(("Get", "List", "Watch")):
-        maybe = "; it may have been carried out all the same: look at `scoregate history`"
-    if code == "UNAVAILABLE":
-        if "failed to connect" in said.lower():
-            maybe = ""
-        return CallError(
-            f"no answer from {address} ({said}); is `scoregate serve` running there? "
-            f"--address says where to call{maybe}"
-        )
-    if code == "DEADLINE_EXCEEDED":
-        return CallError(f"no answer from {address} in time; --timeout-s waits longer{maybe}")
-    if code == "UNIMPLEMENTED":
-        return CallError(
-            f"{address} answered {code}: {said}; is it a control port (50052), and of this version?"
-        )
-    if code == "RESOURCE_EXHAUSTED":
-        # Where the answer was too large, and not the request, the change is in force.
-        return CallError(f"{address} answered {code}: {said}{maybe}")
-    return CallError(f"{address} answered {code}: {said}")
 
 
 def is_local(address: str) -> bool:

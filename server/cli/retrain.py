@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from server.cli.lines import plain
-from server.cli.remote import EXIT_CODES, RefusedError, Remote, json_option, remote_options
-from server.errors import InputError
+from server.cli.remote import EXIT_CODES, Remote, json_option, remote_options
+from server.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     from server.feedback.advice import Advice

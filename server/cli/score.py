@@ -17,7 +17,8 @@ import click
 import grpc
 from google.protobuf import json_format
 
-from server.cli.remote import explain, to_json
+from server.cli.explained import explain
+from server.cli.remote import to_json
 from server.errors import InputError
 from server.pb.scoregate.v1 import scoring_pb2 as pb
 from server.pb.scoregate.v1 import scoring_pb2_grpc as pb_grpc

@@ -33,6 +33,7 @@ CODE_BY_ERROR: dict[type[Exception], grpc.StatusCode] = {
     errors.NotFoundError: Code.NOT_FOUND,
     NothingServableError: Code.FAILED_PRECONDITION,
     errors.CallError: Code.UNAVAILABLE,
+    errors.RefusedError: Code.INVALID_ARGUMENT,
     errors.JournalError: Code.INTERNAL,
     DamagedJournalError: Code.DATA_LOSS,
     errors.ChangeError: Code.INVALID_ARGUMENT,

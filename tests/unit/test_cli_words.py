@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from server.cli import COMMANDS, lines, scoregate
 from server.cli.arguments import basis_points, model_and_version, pairs, scores, weights
 from server.cli.changed import render
+from server.cli.explained import explain
 from server.cli.history import render as render_history
 from server.cli.history import summary
 from server.cli.models import render as render_models
 from server.cli.overrides import render as render_overrides
-from server.cli.remote import explain, is_local
+from server.cli.remote import is_local
 from server.cli.status import render as render_status
 from server.cli.thresholds import render as render_thresholds
 from server.cli.watch import Page, line
