@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -114,16 +115,21 @@ class DriftReader:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._cached: dict[Key, _Cached] = {}
+        self._last: list[Drawn] = []
 
     def read(self, watch: DriftWatch) -> list[Drawn]:
-        """Return every watched version, by name."""
+        """Return every watched version, by name; the same list where nothing has changed."""
         watched = watch.watched
         n_rows = max(MIN_ROWS, MAX_ROWS // max(1, min(len(watched), MAX_VERSIONS)))
         # Also of what left: it is forgotten.
         self._cached = {
             one.key: self._cached[one.key] for one in watched if one.key in self._cached
         }
-        return [self._version(one, n_rows) for one in watched[:MAX_VERSIONS]]
+        found = [self._version(one, n_rows) for one in watched[:MAX_VERSIONS]]
+        is_same = len(found) == len(self._last) and all(map(is_, found, self._last))
+        if not is_same:
+            self._last = found
+        return self._last
 
     def _version(self, watched: Watched, n_rows: int) -> Drawn:
         monitor = watched.monitor

@@ -8,10 +8,11 @@ from html import escape
 from importlib.resources import files
 
 from server.cli.lines import utc
-from server.console.tree import to_html
+from server.console.fitting import MAX_BYTES, fit
 from server.console.view import HEADINGS, View
 from server.console.words import iso
 
+FRAME_BYTES = 5000  # the page without its parts, and then some
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Crect width='16' height='16' rx='4' fill='%232a78d6'/%3E"
@@ -33,8 +34,13 @@ def build() -> str:
 
 def make_page(view: View) -> str:
     """Return the page as of one moment."""
-    parts = {name: to_html(part.nodes) for name, part in view.parts.items()}
-    digests = " ".join(f"{name}:{part.digest}" for name, part in view.parts.items())
+    room = MAX_BYTES - FRAME_BYTES - len(asset("style.css")) - len(asset("script.js"))
+    fitted = fit({name: part.nodes for name, part in view.parts.items()}, room)
+    parts = {name: one.html for name, one in fitted.items()}
+    # What is not whole the script asks for.
+    digests = " ".join(
+        f"{name}:{part.digest}" for name, part in view.parts.items() if fitted[name].is_whole
+    )
     sections = "".join(
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
         f'<div id="part-{name}">{parts[name]}</div></section>'

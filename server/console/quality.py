@@ -43,11 +43,28 @@ class Quality(Struct, frozen=True):
     metrics: list[Metric]
 
 
-def read_quality(reports: Sequence[Any]) -> list[Quality]:
-    """Return the reports as the console tells them: by model, version and arm, surest first."""
-    found = [_report(one) for one in reports]
-    found.sort(key=lambda one: (one.model, one.version, one.arm, _rank(one.cohort)))
-    return found[:MAX_REPORTS]
+class QualityReader:
+    """Reads reports. Not safe from several threads: its owner locks."""
+
+    def __init__(self) -> None:
+        self._reports: Sequence[Any] = ()
+        self._last: list[Quality] = []
+
+    def read(self, reports: Sequence[Any]) -> list[Quality]:
+        """Return reports by model, version and arm, the surest first.
+
+        Parameters
+        ----------
+        reports
+            With the members of scoregate.v1.QualityReport. An evaluation that is replaced is
+            another sequence: of the same one, the same list is returned.
+        """
+        if reports is not self._reports:
+            found = [_report(one) for one in reports]
+            found.sort(key=lambda one: (one.model, one.version, one.arm, _rank(one.cohort)))
+            self._last = found[:MAX_REPORTS]
+            self._reports = reports
+        return self._last
 
 
 def _rank(cohort: str) -> int:

@@ -8,7 +8,8 @@ letters; lines keep their width (the style sheet's `vector-effect`). Colours are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +21,19 @@ from server.console.tree import Element, element, short
 from server.console.words import share
 from server.drift import Histogram
 
+SPARK_HEIGHT = 40.0
+STEP_S = 5.0
 GAP_S = 65.0  # nobody looked for longer, not even a scrape each minute: no line
 
 
-def drawing(
-    title: str, width: float, height: float, *body: Element | None, kind: str = "", about: str = ""
-) -> Element:
+def drawing(title: str, width: float, height: float, *body: Element | None, kind: str) -> Element:
     """Return a drawing that stretches."""
     return element(
         "svg",
         element("title", title),
-        element("desc", about) if about else None,
         *body,
         role="img",
-        class_=kind or None,
+        class_=kind,
         viewBox=f"0 0 {short(width)} {short(height)}",
         preserveAspectRatio="none",
     )
@@ -41,37 +41,57 @@ def drawing(
 
 def over_time(title: str, points: Sequence[Point], values: Sequence[float]) -> Element:
     """Draw values of the last five minutes; `values` belong to the points, NaN: none."""
-    width, height = SPAN_S, 28.0
     known = [value for value in values if not math.isnan(value)]
     top = max(known, default=0.0) or 1.0
     line: list[str] = []
     area: list[str] = []
-    run: list[tuple[float, float]] = []
+    run: list[str] = []
+    begun = 0.0
 
     def close() -> None:
         if run:
-            steps = " ".join(f"{short(x)} {short(y)}" for x, y in run)
-            line.append(f"M{steps}")
-            area.append(f"M{short(run[0][0])} {short(height)}L{steps}V{short(height)}Z")
+            line.append(f"M{' '.join(run)}")
+            area.append(f"M{begun:.0f} {SPARK_HEIGHT:g}L{' '.join(run)}V{SPARK_HEIGHT:g}Z")
             run.clear()
 
-    for point, value in zip(points, values, strict=True):
-        if math.isnan(value) or point.from_s - point.to_s > GAP_S:
+    for from_s, to_s, value in _thinned(points, values):
+        if math.isnan(value) or from_s - to_s > GAP_S:
             close()
             continue
-        y = 1 + (height - 2) * (1 - value / top)
+        y = 1 + (SPARK_HEIGHT - 2) * (1 - value / top)
         if not run:
-            run.append((width - min(point.from_s, SPAN_S), y))
-        run.append((width - point.to_s, y))
+            begun = SPAN_S - min(from_s, SPAN_S)
+            run.append(f"{begun:.0f} {y:.0f}")
+        run.append(f"{SPAN_S - to_s:.0f} {y:.0f}")
     close()
     return drawing(
         title,
-        width,
-        height,
+        SPAN_S,
+        SPARK_HEIGHT,
         element("path", class_="area", d="".join(area)) if area else None,
         element("path", class_="line", d="".join(line)) if line else None,
         kind="spark",
     )
+
+
+def _thinned(
+    points: Sequence[Point], values: Sequence[float]
+) -> Iterator[tuple[float, float, float]]:
+    """Yield (from, to, value): of intervals that would be narrower than STEP_S the largest value.
+
+    Steps are counted from now, so that what is drawn moves as a whole.
+    """
+    kept: tuple[float, float, float] | None = None
+    for point, value in zip(points, values, strict=True):
+        if kept is not None and point.to_s // STEP_S == kept[1] // STEP_S:
+            larger = value if math.isnan(kept[2]) or value > kept[2] else kept[2]
+            kept = (kept[0], point.to_s, larger)
+            continue
+        if kept is not None:
+            yield kept
+        kept = (point.from_s, point.to_s, value)
+    if kept is not None:
+        yield kept
 
 
 def shares(title: str, parts: Sequence[tuple[str, float]]) -> Element:
@@ -86,21 +106,21 @@ def shares(title: str, parts: Sequence[tuple[str, float]]) -> Element:
     return drawing(title, 100, 10, *body[:-1], kind="bar")
 
 
-def score(title: str, value: float, warn: float, retrain: float) -> Element:
-    """Draw a drift score, 0 to 1, with its two limits."""
+def score(value: float, warn: float, retrain: float) -> Element | None:
+    """Draw a drift score, 0 to 1; nothing where there is none. Its figure stands beside it."""
+    if not value > 0:
+        return None
     kind = "calm"
     if value >= warn:
         kind = "grave" if value >= retrain else "raised"
-    known = 0.0 if math.isnan(value) else min(1.0, value)
-    return drawing(
-        title,
-        100,
-        10,
-        element("rect", class_="track", x=0, y=2, width=100, height=6),
-        element("rect", class_=kind, x=0, y=2, width=100 * known, height=6),
-        element("line", class_="limit", x1=100 * warn, x2=100 * warn, y1=0, y2=10),
-        element("line", class_="limit", x1=100 * retrain, x2=100 * retrain, y1=0, y2=10),
-        kind="score",
+    return element(
+        "svg",
+        element("rect", class_="track", width=100, height=6),
+        element("rect", class_=kind, width=100 * min(1.0, value), height=6),
+        class_="score",
+        aria_hidden="true",
+        viewBox="0 0 100 6",
+        preserveAspectRatio="none",
     )
 
 
@@ -128,24 +148,25 @@ def before_and_now(name: str, histogram: Histogram, *, is_large: bool) -> Elemen
     """Draw a column before (filled) and now (a line), each bin equally wide."""
     before, now = portions(histogram.reference), portions(histogram.window)
     top = max([*before, *now, 1e-9])
-    height = 60.0 if is_large else 22.0
+    height = 90 if is_large else 30
 
     def steps(parts: Sequence[float]) -> str:
-        return "".join(
-            f"{'L' if i else ''}{short(10 * i)} {short(y)}h10"
-            for i, y in enumerate(1 + (height - 2) * (1 - part / top) for part in parts)
-        )
+        """Return a path along the tops of the bins, in whole units: they are finer than pixels."""
+        levels = [1 + round((height - 2) * (1 - part / top)) for part in parts]
+        path = [f"{levels[0]}h9"]
+        for last, level in pairwise(levels):
+            path.append(f"v{level - last}h9" if level != last else "h9")
+        return "".join(path)
 
-    width = 10.0 * max(1, len(before))
+    width = 9 * len(before)
     return drawing(
-        f"{name}: share of rows per bin, before and now",
+        f"{name}, before and now: {in_words(histogram)}",
         width,
         height,
-        element("path", class_="before", d=f"M0 {short(height)}L{steps(before)}V{short(height)}Z"),
-        element("path", class_="now", d=f"M{steps(now)}") if any(now) else None,
+        element("path", class_="before", d=f"M0 {height}V{steps(before)}V{height}z"),
+        element("path", class_="now", d=f"M0 {steps(now)}") if any(now) else None,
         element("line", class_="axis", x1=0, x2=width, y1=height, y2=height) if is_large else None,
         kind="bins large" if is_large else "bins",
-        about=in_words(histogram),
     )
 
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from server.console.changes import RecentChanges
-from server.console.drift import DriftReader
-from server.console.events import read_events
+from server.console.drift import Drawn, DriftReader
+from server.console.events import EventReader
 from server.console.history import TrafficHistory
 from server.console.parts import banner, drift, features, log, quality, traffic
-from server.console.quality import read_quality
+from server.console.quality import Quality, QualityReader
 from server.console.sources import Sources
 from server.console.state import read_state
 from server.console.stores import read_stores
@@ -32,9 +32,9 @@ FORMAT = 1  # of /console/data: members are added, none changes its meaning
 HEADINGS = {
     "traffic": "Traffic",
     "decisions": "Decisions",
+    "features": "Features and stores",
     "drift": "Drift",
     "quality": "Quality",
-    "features": "Features and stores",
     "changes": "Rollout history",
     "events": "Events",
 }
@@ -73,6 +73,9 @@ class Looker:
         self._history = TrafficHistory(sources.metrics)
         self._drift = DriftReader()
         self._changes = RecentChanges(sources.rollout.journal)
+        self._quality = QualityReader()
+        self._events = EventReader()
+        self._kept: dict[str, tuple[Any, Part]] = {}  # what was read, and what it looks like
         self._troubles: dict[str, str] = {}
 
     def sample(self) -> None:
@@ -88,50 +91,78 @@ class Looker:
         arms = list(sources.rollout.arms)
         state = read_state(sources)
         flow = read_traffic(self._history, arms)
-        n_models = len({arm.model for arm in arms})
-        data: dict[str, Any] = {"server": state, "traffic": flow}
-        nodes = {
-            "state": banner.banner(state),
-            "facts": banner.facts(state, n_models),
-            "traffic": traffic.traffic(flow, state.default_model),
-            "decisions": traffic.decisions(flow),
-        }
-
-        def part(name: str, read: Callable[[], Read], show: Callable[[Read], list[Element]]) -> Any:
-            """Read one part and show it; return what was read, or None."""
-            try:
-                found = read()
-                nodes[name] = show(found)
-            except Exception as error:  # noqa: BLE001 - the other parts are shown
-                self._complain(name, error)
-                said = str(error) if isinstance(error, ScoregateError) else type(error).__name__
-                nodes[name] = [element("p", f"This cannot be shown: {said}", class_="none raised")]
-                return None
-            self._troubles.pop(name, None)
-            return found
-
-        watch, reports = sources.watch, sources.quality
-        data["stores"] = part(
+        stores, features_part = self._part(
             "features",
             lambda: read_stores(sources.stores, sources.metrics),
             lambda found: features.features(flow, found),
         )
-        drawn = part(
-            "drift",
-            lambda: [] if watch is None else self._drift.read(watch),
-            lambda found: drift.drift(found, is_watched=watch is not None),
-        )
-        data["drift"] = None if drawn is None else [one.drift for one in drawn]
-        data["quality"] = part(
-            "quality",
-            lambda: read_quality([] if reports is None else reports()),
-            quality.quality,
-        )
-        data["changes"] = part(
+        drawn, drift_part = self._part("drift", self._read_drift, self._show_drift)
+        reports, quality_part = self._part("quality", self._read_quality, quality.quality)
+        entries, changes_part = self._part(
             "changes", lambda: self._changes.read(sources.rollout.generation), log.changes
         )
-        data["events"] = part("events", lambda: read_events(sources.events), log.events)
-        return View(now_ms, data, {name: _part(found) for name, found in nodes.items()})
+        lines, events_part = self._part(
+            "events", lambda: self._events.read(sources.events), log.events
+        )
+        return View(
+            now_ms,
+            {
+                "server": state,
+                "traffic": flow,
+                "stores": stores,
+                "drift": None if drawn is None else [one.drift for one in drawn],
+                "quality": reports,
+                "changes": entries,
+                "events": lines,
+            },
+            {
+                "state": _encoded(banner.banner(state)),
+                "facts": _encoded(banner.facts(state, len({arm.model for arm in arms}))),
+                "traffic": _encoded(traffic.traffic(flow, state.default_model)),
+                "decisions": _encoded(traffic.decisions(flow)),
+                "features": features_part,
+                "drift": drift_part,
+                "quality": quality_part,
+                "changes": changes_part,
+                "events": events_part,
+            },
+        )
+
+    def _read_drift(self) -> list[Drawn]:
+        watch = self._sources.watch
+        return [] if watch is None else self._drift.read(watch)
+
+    def _show_drift(self, found: list[Drawn]) -> list[Element]:
+        return drift.drift(found, is_watched=self._sources.watch is not None)
+
+    def _read_quality(self) -> list[Quality]:
+        reports = self._sources.quality
+        return self._quality.read(() if reports is None else reports())
+
+    def _part(
+        self, name: str, read: Callable[[], Read], show: Callable[[Read], list[Element]]
+    ) -> tuple[Any, Part]:
+        """Read one part, and show it unless it is the very thing that was read before.
+
+        Returns
+        -------
+        what was read, or None, and the part
+        """
+        try:
+            found = read()
+            before, kept = self._kept.get(name, (None, None))
+            if kept is None or before is not found:
+                kept = _encoded(show(found))
+                self._kept[name] = (found, kept)
+        except Exception as error:  # noqa: BLE001 - the other parts are shown
+            self._kept.pop(name, None)
+            self._complain(name, error)
+            said = str(error) if isinstance(error, ScoregateError) else type(error).__name__
+            return None, _encoded(
+                [element("p", f"This cannot be shown: {said}", class_="none raised")]
+            )
+        self._troubles.pop(name, None)
+        return found, kept
 
     def _complain(self, name: str, error: Exception) -> None:
         """Log a part that cannot be read, once for each reason."""
@@ -141,7 +172,7 @@ class Looker:
             logger.warning("console: %s cannot be read", name, exc_info=error)
 
 
-def _part(nodes: list[Element]) -> Part:
+def _encoded(nodes: list[Element]) -> Part:
     encoded = msgspec.json.encode(nodes)
     return Part(nodes, encoded, blake2b(encoded, digest_size=6).hexdigest())
 

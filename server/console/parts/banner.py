@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.cli.lines import size, utc
 from server.console.state import ServerState
 from server.console.tree import Element, element
-from server.console.words import count, iso
+from server.console.words import iso
 
 # Told by mark and word, not by colour alone.
 MARKS = {"serving": ("●", "good"), "starting": ("◌", "quiet"), "not ready": ("✖", "bad")}
@@ -42,7 +42,7 @@ def facts(state: ServerState, n_models: int) -> list[Element]:
             _fact("version", state.version),
             _fact("since", since),
             _fact("plan", f"generation {state.generation}" if state.generation else "none"),
-            _fact("models", count(n_models, "model")),
+            _fact("models", f"{n_models}"),
             _fact("memory", size(state.resident_bytes)),
             class_="facts",
         )

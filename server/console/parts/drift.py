@@ -20,7 +20,7 @@ OPEN_ROWS = 8  # features that are shown without being asked for
 COLUMNS = (
     Column("feature"),
     Column("score", "n"),
-    Column("", "draw"),
+    Column("of 1", "draw thin"),
     Column("before and now", "draw"),
     Column("median", "n"),
     Column("changed rates", "wide"),
@@ -172,7 +172,7 @@ def _row(one: Feature, histogram: Histogram | None, of: Drift) -> Row:
         [
             one.name,
             "not watched" if is_off else distance(one.score) + ("*" if one.is_significant else ""),
-            draw_score(f"{one.name}: score {distance(one.score)}", one.score, of.warn, of.retrain),
+            draw_score(one.score, of.warn, of.retrain),
             drawn,
             _median(one),
             "; ".join(remarks),

@@ -18,7 +18,7 @@ def changes(found: list[Change]) -> list[Element]:
     columns = [
         Column("when (UTC)"),
         Column("verb"),
-        Column("who"),
+        Column("who", "word"),
         Column("why", "wide"),
         Column("then in force", "wide"),
     ]
@@ -46,7 +46,7 @@ def events(found: list[EventLine]) -> list[Element]:
     """Return the newest events, newest first."""
     if not found:
         return [element("p", "No events.", class_="none")]
-    columns = [Column("when (UTC)"), Column("kind"), Column("what", "wide")]
+    columns = [Column("when (UTC)"), Column("kind", "nowrap"), Column("what", "wide")]
     return [table("The newest events.", columns, [_event(one) for one in found])]
 
 

@@ -19,7 +19,7 @@ COHORTS = {
 COLUMNS = (
     Column("metric"),
     Column("value", "n"),
-    Column("95 % interval", "n"),
+    Column("95 %", "n"),
     Column("0 to 1", "draw"),
 )
 
@@ -51,7 +51,11 @@ def _report(one: Quality) -> Element:
         element("h3", name, element("small", one.cohort)),
         element("p", COHORTS.get(one.cohort, one.cohort), class_="note"),
         element("p", "Note: ", one.note, class_="note raised") if one.note else None,
-        table(f"{counted}.{times}", COLUMNS, [_metric(metric) for metric in one.metrics])
+        table(
+            f"{counted}.{times} With 95 % intervals.",
+            COLUMNS,
+            [_metric(metric) for metric in one.metrics],
+        )
         if one.metrics
         else element("p", f"{counted}. Too little to say anything yet.", class_="none"),
         data_key=f"quality {name} {one.cohort}",

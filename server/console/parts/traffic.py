@@ -13,7 +13,9 @@ from server.console.traffic import ArmTraffic, Traffic
 from server.console.tree import Element, element
 from server.console.words import count, duration, rate, share
 
-ARM_KINDS = 6  # fills that the style sheet knows
+# Fills that the style sheet knows: of arms, and of decisions from the mildest to the strictest.
+ARM_KINDS = 6
+MAX_STRICT = 3
 
 
 def traffic(found: Traffic, default_model: str) -> list[Element]:
@@ -32,7 +34,7 @@ def traffic(found: Traffic, default_model: str) -> list[Element]:
 
 
 def _model(model: str, arms: list[ArmTraffic], found: Traffic, *, is_default: bool) -> Element:
-    parts = ", ".join(f"{arm.arm} {share(arm.weight)}" for arm in arms)
+    parts = ", ".join(f"{arm.arm} {_weight(arm)}" for arm in arms)
     columns = [
         Column("arm"),
         Column("version"),
@@ -56,6 +58,10 @@ def _model(model: str, arms: list[ArmTraffic], found: Traffic, *, is_default: bo
         ),
         data_key=f"model {model}",
     )
+
+
+def _weight(arm: ArmTraffic) -> str:
+    return f"{100 * arm.weight:g} %"
 
 
 def _kind(i: int) -> str:
@@ -87,7 +93,7 @@ def _arm(i: int, arm: ArmTraffic) -> Row:
         [
             [swatch(i), arm.arm],
             [arm.version, element("small", arm.engine)],
-            share(arm.weight),
+            _weight(arm),
             share(arm.observed),
             rate(arm.calls_per_s),
             duration(arm.p50_us),
@@ -120,7 +126,10 @@ def decisions(found: Traffic) -> list[Element]:
 
 
 def _decided(arm: ArmTraffic, names: list[str]) -> Row:
-    parts = [(f"arm{i % ARM_KINDS}", arm.decisions.get(name, 0.0)) for i, name in enumerate(names)]
+    parts = [
+        (f"decision{min(i, MAX_STRICT)}", arm.decisions.get(name, 0.0))
+        for i, name in enumerate(names)
+    ]
     said = ", ".join(f"{name} {share(arm.decisions.get(name, math.nan))}" for name in names)
     drawn: Element | str = NONE
     if arm.n_decided:
