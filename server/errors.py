@@ -47,7 +47,7 @@ class CallError(ScoregateError):
 class RefusedError(InputError):
     """The server blames the call; `code` is the name of the gRPC status."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, message: str, code: str = "INVALID_ARGUMENT") -> None:
         super().__init__(message)
         self.code = code
 

@@ -24,7 +24,7 @@ def explain(code: str, details: str | None, address: str, method: str = "") -> E
     """
     said = details or "no details"
     if code in INPUT_CODES:
-        return RefusedError(code, f"{address} answered {code}: {said}")
+        return RefusedError(f"{address} answered {code}: {said}", code)
     maybe = ""
     if method.endswith("/ReportOutcomes"):
         maybe = "; what was acknowledged is kept, and all of it may be sent again"
