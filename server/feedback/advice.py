@@ -200,19 +200,19 @@ def _unknown_now(ours: Sequence[QualityReport], judged: Judged, rows: TrainingRo
     out = []
     estimated = next((one for one in ours if one.cohort == ESTIMATED), None)
     recent = f"since {moment(judged.to_time_ms)}" if judged.to_time_ms else "so far"
-    if estimated is None or not estimated.metrics:
+    told = ", ".join(
+        f"{one.name} at {one.threshold} {one.value:.3f}"
+        for one in (estimated.metrics if estimated is not None else ())
+        if one.name == RECALL and not math.isnan(one.value)
+    )
+    if told:
+        out.append(
+            f"quality {recent}: estimates ({told}) cannot see that the same score means something "
+            "else (concept drift)"
+        )
+    else:
         note = f" ({estimated.note})" if estimated is not None and estimated.note else ""
         out.append(f"quality {recent}: there is no estimate{note}")
-    else:
-        told = ", ".join(
-            f"{one.name} at {one.threshold} {one.value:.3f}"
-            for one in estimated.metrics
-            if one.name.startswith(RECALL) and not math.isnan(one.value)
-        )
-        out.append(
-            f"quality {recent}: estimates{f' ({told})' if told else ''} cannot see that the same "
-            "score means something else (concept drift)"
-        )
     if rows.n_decisions:
         out.append("positives that nobody reported: silence counts as negative")
     return out

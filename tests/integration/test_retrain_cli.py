@@ -81,12 +81,12 @@ def decide(server: Serving, positive: np.ndarray[Any, Any], seed: int) -> None:
 
 
 @contextmanager
-def judged(seed: int, *, shuffled: bool) -> Iterator[Serving]:
+def judged(seed: int, *, shuffled: bool, **settings: Any) -> Iterator[Serving]:
     """A server whose decisions have matured; shuffled: its scores tell nothing."""
     _, positive = example_rows(N_ROWS, seed)
     if shuffled:
         positive = np.random.default_rng(seed).permutation(positive)
-    with Serving(settings=SETTINGS) as server:
+    with Serving(settings={**SETTINGS, **settings}) as server:
         decide(server, positive, seed)
         until(lambda: n_matured(server) == positive.sum(), "matured outcomes")
         yield server
@@ -135,12 +135,15 @@ def test_quality_that_holds_waits(tmp_path: Path) -> None:
         assert "another bundle than the one that serves" in wrong.stderr
 
 
-def test_quality_that_is_lost_retrains() -> None:
-    with judged(12, shuffled=True) as server:
+@pytest.mark.parametrize("unseen", ["none", "decline"])
+def test_quality_that_is_lost_retrains(unseen: str) -> None:
+    of = " of allowed traffic" if unseen == "decline" else ""
+    settings = {"feedback.unseen_decisions": [unseen]}
+    with judged(12, shuffled=True, **settings) as server:
         repository = example_repository().path
         found = advice(server, "--bundle", repository)
         assert found["verdict"] == "retrain"
-        assert any(line.startswith("lost: recall at review") for line in found["why"])
+        assert any(line.startswith(f"lost: recall at review{of} ") for line in found["why"])
         done = advise(server, "--bundle", repository, "--fail-on", "retrain")
         assert done.returncode == 1
         assert done.stdout.startswith("fraud 1: retrain\n  why ")

@@ -201,11 +201,34 @@ def test_nothing_known_is_said_to_be_nothing_known(state: str | None) -> None:
     assert says(ask(drift("unwatched", trouble="no disk")).unknown, "no disk")
 
 
-def test_blocked_traffic_that_is_not_explored_decides_nothing() -> None:
+def test_blocked_traffic_is_held_against_what_would_have_been_allowed() -> None:
     note = "1,100 of 1,000,000 decisions have a label; allowed traffic only"
-    advice = ask("stable", quality(LOST, note=note))
-    assert advice.verdict == "wait"
+    precision = metric("precision", math.nan, math.nan, math.nan, "block")
+    hidden = metric("recall", 0.0, 0.0, 0.01, "block")
+    review = metric("recall", 0.4, 0.35, 0.45, "review")
+    blocked = quality([precision, hidden, review], note=note)
+    for validation in (BEFORE, None, with_allowed(0.44)):
+        advice = ask("stable", blocked, validation=validation)
+        assert advice.verdict == "wait"
+        assert not says(advice.why, "lost: recall at block")
+    assert says(ask("stable", blocked).unknown, "scoregate explore")
+    assert says(advice.why, "not lost: recall at review of allowed traffic 0.400 (0.350 to 0.450)")
     assert says(advice.unknown, "scoregate explore")
+    # Like with like: the validation rows that would have been allowed.
+    assert ask("stable", blocked, validation=with_allowed(0.46)).verdict == "retrain"
+    # Where some of it can be seen over each threshold, there is no such part of validation rows.
+    partly = quality([metric("precision", 0.5, 0.4, 0.6, "block"), hidden, review], note=note)
+    assert ask("stable", partly, validation=with_allowed(0.46)).verdict == "wait"
+
+
+def with_allowed(recall: float) -> Validation:
+    """Validation rows of which `recall` reach review, of those under block."""
+    return Validation(
+        {("recall", "block"): 0.7, ("recall", "review"): 0.9},
+        600,
+        2000,
+        allowed={("review", "block"): recall},
+    )
 
 
 def test_what_stays_unknown_is_said() -> None:

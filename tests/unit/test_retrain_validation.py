@@ -45,6 +45,11 @@ def test_figures_are_those_of_the_validation_rows(path: Path) -> None:
     for name, cut in cuts.items():
         expected = recall_score(positive, raw >= cut)
         assert found.figure("recall", name) == pytest.approx(expected, abs=0.01), name
+    for (name, blocked), value in found.allowed.items():
+        under = raw < cuts[blocked]
+        expected = recall_score(positive[under], raw[under] >= cuts[name])
+        assert value == pytest.approx(expected, abs=0.015), (name, blocked)
+    assert len(found.allowed) == len(cuts) * (len(cuts) - 1) / 2
     assert np.isnan(found.figure("recall", "unheard of"))
     assert found.n_positive == positive.sum()
     assert found.n_trained_positive == bundle.manifest.training.n_positive
