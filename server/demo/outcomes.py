@@ -4,7 +4,7 @@ The simulator knows the truth. The world learns it like this:
 
     blocked     the cardholder is asked and says within two seconds what it was; one in a hundred
                 never answers
-    reviewed    an analyst says what it is after a second or so, and is wrong once in twenty
+    reviewed    an analyst says what it is after a second or so, and is wrong once in fifty
     fraud       the cardholder disputes it some seconds later (exponential); a few never look at
                 their statement, and their frauds stay unknown
     genuine     one in twenty is confirmed; a few are disputed until somebody remembers, and then
@@ -39,7 +39,7 @@ from server.pb.scoregate.v1 import scoring_pb2
 ASKED_S = (0.5, 2.0)  # a cardholder, about what was blocked
 UNANSWERED_SHARE = 0.01
 REVIEW_S = (0.5, 1.5)
-MISTAKEN_SHARE = 0.05  # of reviews
+MISTAKEN_SHARE = 0.02  # of reviews
 DISPUTE_S = 2.0  # on average, after the first moment
 FIRST_DISPUTE_S = 0.5
 UNNOTICED_SHARE = 0.03  # of frauds

@@ -62,8 +62,8 @@ def _report(report: dict[str, Any], *, live: bool) -> Iterator[Row]:
     if live:
         return
     known = (
-        f"from {report['n']:,} decisions as {report['arm']}, {report['labels']:,} with an outcome, "
-        f"{report['positive']:,} of them fraud; the truth is the simulator's"
+        f"of {report['n']:,} decisions as {report['arm']}, {report['labels']:,} with an outcome, "
+        f"{report['positive']:,} of them fraud (truth: {truth.get('frauds', 0):,})"
     )
     yield "", known, ""
 

@@ -132,7 +132,7 @@ def test_quality_approaches_the_truth(demo: Demo) -> None:
     reported, frauds, revised, waiting = (int(n.replace(",", "")) for n in counts.groups())
     assert reported > frauds > revised > 0
     assert waiting > 0
-    [n, labels] = re.findall(r"from ([\d,]+) decisions as champion, ([\d,]+) with", out)[-1]
+    [n, labels] = re.findall(r"of ([\d,]+) decisions as champion, ([\d,]+) with", out)[-1]
     # Most of what is known is silence that has become old enough.
     assert int(n.replace(",", "")) >= ENOUGH
     assert int(labels.replace(",", "")) < int(n.replace(",", "")) / 2

@@ -18,7 +18,14 @@ from sklearn.metrics import (
 )
 
 from server.config import load_settings
-from server.demo.outcomes import CONFIRMED_SHARE, MOST_AT_ONCE, Due, OutcomeStory, Reporter
+from server.demo.outcomes import (
+    CONFIRMED_SHARE,
+    MISTAKEN_SHARE,
+    MOST_AT_ONCE,
+    Due,
+    OutcomeStory,
+    Reporter,
+)
 from server.demo.quality_state import QualityProbe
 from server.demo.quality_words import quality_line, quality_rows
 from server.demo.traffic import Rows
@@ -148,7 +155,7 @@ def test_an_analyst_may_be_wrong_and_a_dispute_comes_later(rows: Rows) -> None:
     _, _, said = told(rows, "review")
     assert all(outcomes[0].source == "analyst" for outcomes in said)
     first = np.array([outcomes[0].label == pb.LABEL_POSITIVE for outcomes in said])
-    assert np.mean(first != rows.fraud) == pytest.approx(0.05, abs=0.02)
+    assert np.mean(first != rows.fraud) == pytest.approx(MISTAKEN_SHARE, abs=0.01)
     disputes = [outcomes[-1] for outcomes, fraud in zip(said, rows.fraud, strict=True) if fraud]
     assert Counter(o.source for o in disputes)["chargeback"] > 0.9 * len(disputes)
     assert all(len(outcomes) <= 3 for outcomes in said)
@@ -287,10 +294,7 @@ def test_words_have_intervals_and_the_truth() -> None:
         "80 reported, 31 as fraud; 2 took back what was said before; 9 to come",
         "AUC 0.900 [0.850, 0.950] (truth 0.890), average precision 0.700",
         "recall from review 0.500 [0.400, 0.600] (truth 0.520)",
-        (
-            "from 1,200 decisions as champion, 70 with an outcome, 30 of them fraud; the truth is "
-            "the simulator's"
-        ),
+        "of 1,200 decisions as champion, 70 with an outcome, 30 of them fraud (truth: 31)",
     ]
     assert len(list(quality_rows(state(), live=True))) == 3
     assert quality_line(state()) == "  learnt of 1.0: recall 50.0% (truth 52.0%)"
