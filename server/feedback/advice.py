@@ -23,26 +23,23 @@ Rules
   that a score still means what it meant.
 * Rows and how many positives are enough: `training_rows`.
 
-Pure: no clock, no file, no server. It takes the messages of GetDrift and GetQuality, or anything
-with their members.
+Pure: no clock, no file, no server. `told` is what it takes of the messages of GetDrift, GetQuality
+and GetEvents.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from server.feedback.quality.reports import ESTIMATED
 from server.feedback.quality_loss import Judged, judge, moment
+from server.feedback.told import DriftReport, QualityReport
 from server.feedback.training_rows import DAY_MS, DriftHistory, TrainingRows, training_rows
 from server.feedback.validation import RECALL, Validation
-
-if TYPE_CHECKING:
-    from server.pb.scoregate.v1.control_pb2 import DriftReport
-    from server.pb.scoregate.v1.feedback_pb2 import QualityReport
 
 Verdict = Literal["retrain", "wait", "repair the pipeline first", "not known"]
 RETRAIN: Verdict = "retrain"

@@ -23,14 +23,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from server.feedback.quality.judging import ALLOWED_ONLY
 from server.feedback.quality.reports import MATURED
+from server.feedback.told import Figure, QualityReport
 from server.feedback.validation import AUC, RECALL, Validation
-
-if TYPE_CHECKING:
-    from server.pb.scoregate.v1.feedback_pb2 import QualityMetric, QualityReport
 
 WIDEST = 0.2  # of an interval that still tells something
 PRECISION = "precision"
@@ -114,7 +112,7 @@ def _blocked_from(report: QualityReport) -> str | None:
     return found.threshold if found is not None else ""
 
 
-def _before(validation: Validation, one: QualityMetric, blocked: str | None) -> float:
+def _before(validation: Validation, one: Figure, blocked: str | None) -> float:
     """Return what to hold a figure against; NaN: nothing."""
     if one.name not in (AUC, RECALL):
         return math.nan

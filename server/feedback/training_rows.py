@@ -27,15 +27,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from server.feedback.quality.reports import MATURED
-
-if TYPE_CHECKING:
-    from server.pb.scoregate.v1.control_pb2 import Event
-    from server.pb.scoregate.v1.feedback_pb2 import QualityReport
+from server.feedback.told import Event, QualityReport
 
 POSITIVES_PER_FEATURE = 10
 POSITIVES_TO_VALIDATE = 100
