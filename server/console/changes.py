@@ -80,5 +80,5 @@ def _line(entry: Entry) -> Change:
 
 def _split(model: ModelState) -> str:
     return ", ".join(
-        f"{arm.name} {arm.version} {percent(arm.weight_basis_points)}" for arm in model.arms
+        f"{arm.name} ({arm.version}) {percent(arm.weight_basis_points)}" for arm in model.arms
     )

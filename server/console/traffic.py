@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -10,7 +11,7 @@ from server.collector import CODES
 from server.console.history import Change, TrafficHistory
 from server.console.words import text
 from server.quantiles import quantile_us
-from server.rollout.plans import ServedArm
+from server.rollout.plans import ServedArm, ServedModel
 
 MAX_ARMS = 24
 
@@ -41,6 +42,7 @@ class ArmTraffic(Struct, frozen=True):
     version: str
     engine: str
     weight: float  # share of the buckets, 0 to 1
+    explored: float  # share of the strictest decisions that the model lets through, to learn
     observed: float  # share of the model's calls since the last change
     calls_per_s: float
     p50_us: float
@@ -64,8 +66,10 @@ class Traffic(Struct, frozen=True):
     arms: list[ArmTraffic]
 
 
-def read_traffic(history: TrafficHistory, arms: list[ServedArm]) -> Traffic:
-    """Return the traffic of the arms; the history was just looked at."""
+def read_traffic(history: TrafficHistory, models: Sequence[ServedModel]) -> Traffic:
+    """Return the traffic of all arms; the history was just looked at."""
+    arms = [arm for model in models for arm in model.arms]
+    explored = {model.name: model.state.explore_share for model in models}
     now, recent, oldest = history.now, history.recent, history.oldest
     since = history.since_change()
     observed = {
@@ -82,6 +86,7 @@ def read_traffic(history: TrafficHistory, arms: list[ServedArm]) -> Traffic:
         found.append(
             _arm(
                 arm,
+                explored[arm.model],
                 history.change(key, recent),
                 history.change(key, oldest),
                 math.nan if own is None or not total else own.calls / total,
@@ -99,7 +104,12 @@ def read_traffic(history: TrafficHistory, arms: list[ServedArm]) -> Traffic:
 
 
 def _arm(
-    arm: ServedArm, recent: Change | None, wide: Change | None, observed: float, points: list[Point]
+    arm: ServedArm,
+    explored: float,
+    recent: Change | None,
+    wide: Change | None,
+    observed: float,
+    points: list[Point],
 ) -> ArmTraffic:
     n_recent = 0 if recent is None else recent.calls
     buckets = [] if recent is None else recent.buckets
@@ -112,6 +122,7 @@ def _arm(
         version=text(arm.version),
         engine=arm.engine,
         weight=arm.weight_basis_points / 10_000,
+        explored=explored,
         observed=observed,
         calls_per_s=math.nan if recent is None else n_recent / recent.seconds,
         p50_us=quantile_us(buckets, 0.5) if n_recent else math.nan,

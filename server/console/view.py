@@ -88,9 +88,10 @@ class Looker:
         sources = self._sources
         self.sample()
         now_ms = time.time_ns() // 1_000_000
-        arms = list(sources.rollout.arms)
+        served = sources.rollout.served
+        models = () if served is None else served.models
         state = read_state(sources)
-        flow = read_traffic(self._history, arms)
+        flow = read_traffic(self._history, models)
         stores, features_part = self._part(
             "features",
             lambda: read_stores(sources.stores, sources.metrics),
@@ -117,7 +118,7 @@ class Looker:
             },
             {
                 "state": _encoded(banner.banner(state)),
-                "facts": _encoded(banner.facts(state, len({arm.model for arm in arms}))),
+                "facts": _encoded(banner.facts(state, len(models))),
                 "traffic": _encoded(traffic.traffic(flow, state.default_model)),
                 "decisions": _encoded(traffic.decisions(flow)),
                 "features": features_part,

@@ -58,6 +58,19 @@ def test_setup_and_native_script_name_the_same_libraries() -> None:
     assert {package for package, _, _ in listed} <= named
 
 
+def test_a_wheel_has_every_file_that_pages_and_types_need() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, patterns in data["package-data"].items():
+        folder = ROOT / package
+        listed = {path for pattern in patterns for path in folder.glob(pattern)}
+        wanted = {
+            path
+            for path in folder.rglob("*")
+            if path.suffix in {".css", ".js", ".pyi", ".pxd", ".h", ".typed"}
+        }
+        assert wanted <= listed, package
+
+
 def test_every_direct_dependency_has_a_tested_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

@@ -17,10 +17,11 @@ from server.drift import Histogram
 
 KINDS = {"stable": "good", "warning": "warn", "retrain": "bad", "broken": "bad"}
 OPEN_ROWS = 8  # features that are shown without being asked for
+LEGEND = "Before is filled, now is the line; * is more than chance."
 COLUMNS = (
     Column("feature"),
     Column("score", "n"),
-    Column("of 1", "draw thin"),
+    Column("0 to 1", "draw thin"),
     Column("before and now", "draw"),
     Column("median", "n"),
     Column("changed rates", "wide"),
@@ -142,7 +143,7 @@ def _features(drawn: Drawn) -> Iterator[Element]:
         for feature, histogram in zip(one.features, drawn.histograms, strict=True)
     ]
     name = f"{one.model} {one.version}"
-    yield table(f"Features of {name}, the worst first.", COLUMNS, rows[:OPEN_ROWS])
+    yield table(f"Features of {name}, the worst first. {LEGEND}", COLUMNS, rows[:OPEN_ROWS])
     if len(rows) > OPEN_ROWS:
         yield element(
             "details",

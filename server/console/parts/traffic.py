@@ -35,6 +35,9 @@ def traffic(found: Traffic, default_model: str) -> list[Element]:
 
 def _model(model: str, arms: list[ArmTraffic], found: Traffic, *, is_default: bool) -> Element:
     parts = ", ".join(f"{arm.arm} {_weight(arm)}" for arm in arms)
+    said = ["default model"] if is_default else []
+    if arms[0].explored:
+        said.append(f"lets {share(arms[0].explored)} of its strictest decisions through, to learn")
     columns = [
         Column("arm"),
         Column("version"),
@@ -48,7 +51,7 @@ def _model(model: str, arms: list[ArmTraffic], found: Traffic, *, is_default: bo
     ]
     return element(
         "article",
-        element("h3", model, element("small", "default model" if is_default and len(arms) else "")),
+        element("h3", model, [element("small", word) for word in said]),
         shares(f"Split of {model}: {parts}", [(_kind(i), a.weight) for i, a in enumerate(arms)]),
         table(
             f"Arms of {model}. Calls and durations over the last {span(found.rate_span_s)}, "
