@@ -257,8 +257,8 @@ def test_the_largest_page_is_small(usual: ConsoleWorld, monkeypatch: pytest.Monk
     told = long[:MAX_TEXT]
     arm = traffic.ArmTraffic(
         MODEL, "a-canary-of-thirty-two-letters-x", "2026-11-24.build-1234567", "forest",
-        0.04, 0.01, 0.04, 1234.5, 84.0, 250.0, 0.01, 123_456, {"approve": 0.9, "review": 0.08, "decline": 0.02},
-        {"review": 0.3, "decline": 0.8},
+        0.04, 0.01, 0.04, 1234.5, 84.0, 250.0, 0.01, 123_456,
+        {"approve": 0.9, "review": 0.08, "decline": 0.02}, {"review": 0.3, "decline": 0.8},
         [traffic.Fallback(f"group-{i}", "default", 1.5, 0.1) for i in range(3)],
         [traffic.Point(300 - 2 * i, 298 - 2 * i, 1000.0 + i % 7, 80.0 + i % 5) for i in range(150)],
     )  # fmt: skip
