@@ -256,7 +256,9 @@ class Joiner:
         after = Known(batch.label[one], batch.seen[one], batch.amount[one], batch.source[one])
         is_new = rows.seen < 0
         same = ~is_new & (after.label == rows.label) & equal(after.amount, rows.amount)
-        became[one] = np.maximum(became[one], np.where(is_new, NEW, np.where(same, SAME, REVISED)))
+        # One outcome may have met decisions of several models.
+        verdict = np.where(is_new, NEW, np.where(same, SAME, REVISED))
+        np.maximum.at(became, one, verdict)
         changes = is_new | (~same & (after.seen >= rows.seen))
         writes = changes | (same & (after.seen > rows.seen))
         for i in np.flatnonzero(asked.sizes[rows.at] > 1).tolist():

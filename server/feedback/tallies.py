@@ -89,7 +89,7 @@ class Tallies:
             rows = np.rint(sums[:, 0]).astype(np.int64)
             columns = [part.tolist() for part in (*parts, rows, *sums[:, 1:].T)]
             database.executemany(_UPSERT, zip(*columns, strict=True))
-            fewer = rows < 0
+            fewer = rows <= 0
             shrunk += zip(*(part[fewer].tolist() for part in parts), strict=True)
         database.executemany(_SWEEP, shrunk)
         self._changes.clear()

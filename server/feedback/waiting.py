@@ -17,13 +17,13 @@ from server.feedback.keys import Int64Array
 
 _INSERT = "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLACE = (
-    "UPDATE waiting SET label = ?4, seen = ?5, amount = ?6, source = ?7 "
+    "UPDATE waiting SET label = ?4, seen = ?5, amount = ?6, source = ?7, since_ms = ?8 "
     "WHERE first = ?1 AND second = ?2 AND model = ?3 AND seen <= ?5"
 )
 _FIND = (
     "SELECT w.first, w.second, w.model, w.label, w.seen, w.amount, w.source "
     "FROM came AS c CROSS JOIN waiting AS w ON w.first = c.first AND w.second = c.second "
-    "WHERE w.model IN (0, ?) ORDER BY w.first, w.seen, w.since_ms"
+    "WHERE w.model IN (0, ?) ORDER BY w.first, w.seen, w.since_ms, w.model"
 )
 _GIVE_UP = (
     "DELETE FROM waiting WHERE (first, second, model) IN "
@@ -57,8 +57,8 @@ class Waiting:
         """Let outcomes wait, and give up what is too old or too much."""
         columns = [column.tolist() for column in batch]
         columns[5] = [None if math.isnan(amount) else amount for amount in columns[5]]
-        rows = list(zip(*columns, strict=True))
-        cursor = self._database.executemany(_INSERT, [(*row, now_ms) for row in rows])
+        rows = [(*row, now_ms) for row in zip(*columns, strict=True)]
+        cursor = self._database.executemany(_INSERT, rows)
         self.n_rows += cursor.rowcount
         if cursor.rowcount < len(rows):
             self._database.executemany(_REPLACE, rows)
