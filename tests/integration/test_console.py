@@ -29,7 +29,7 @@ WATCHED = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));
 """
-WIDTHS = (390, 768, 1440)
+WIDTHS = (390, 820, 1100, 1440)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
