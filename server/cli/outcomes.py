@@ -169,9 +169,12 @@ def send(remote: Remote, file: OutcomeFile, on_progress: Callable[[], None]) -> 
 
     loaded = Loaded()
     sender = _Sender(file, loaded)
-    for answer in remote.exchange(SERVICE_METHOD, sender.requests(), pb.ReportOutcomesResponse):
-        sender.take(answer)
-        on_progress()
+    try:
+        for answer in remote.exchange(SERVICE_METHOD, sender.requests(), pb.ReportOutcomesResponse):
+            sender.take(answer)
+            on_progress()
+    finally:
+        sender.end()
     if sender.failure is not None:
         raise sender.failure
     return loaded
@@ -185,6 +188,7 @@ class _Sender:
         self._loaded = loaded
         self._room = threading.Semaphore(IN_FLIGHT)
         self._rows: deque[list[int]] = deque()  # of the batches on the way
+        self._is_over = False
         self.failure: Exception | None = None  # grpc's thread makes requests: it is raised here
 
     def requests(self) -> Iterator[pb.ReportOutcomesRequest]:
@@ -192,6 +196,8 @@ class _Sender:
         try:
             batch: list[Outcome] = []
             for one in self._file.rows():
+                if self._is_over:
+                    return
                 self._loaded.n_rows += 1
                 if len(one) == 2:
                     self._loaded.reject(f"row {one.row}: {one[1]}")
@@ -204,6 +210,11 @@ class _Sender:
                 yield self._request(batch)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is raised by `send`
             self.failure = error
+
+    def end(self) -> None:
+        """Make no more requests."""
+        self._is_over = True
+        self._room.release()
 
     def take(self, answer: pb.ReportOutcomesResponse) -> None:
         """Add up an answer, and make room for the next request."""
