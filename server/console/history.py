@@ -24,6 +24,8 @@ from fastpath.metrics import Metrics, SlotSnapshot
 
 SPAN_S = 300.0
 GAP_S = 1.9  # a little less than the page's interval
+SHORTEST_S = 0.5  # of an interval that is drawn: the first look may follow the start at once
+ENOUGH_S = 30.0  # of looking, until shares forget what was before
 RATE_S = 10.0  # what "now" means, of rates and quantiles
 
 Version = tuple[str, str]  # model, version
@@ -130,8 +132,15 @@ class TrafficHistory:
 
     @property
     def oldest(self) -> Sample:
-        """The oldest sample of the five minutes that has something to compare with."""
-        return self._samples[1 if self._has_start and len(self._samples) > 2 else 0]
+        """What shares are measured from: five minutes ago, or the first look, or the start.
+
+        The start, where that is not longer ago, and until looks tell enough by themselves.
+        """
+        start = self._samples[0]
+        if not self._has_start or len(self._samples) == 2 or self._is_young:
+            return start
+        first = self._samples[1]
+        return first if self.now.time_s - first.time_s >= ENOUGH_S else start
 
     def since_change(self) -> Sample:
         """Return the oldest sample of the plan in force; the start, where there is but one."""
@@ -144,13 +153,13 @@ class TrafficHistory:
     def intervals(self, version: Version) -> list[tuple[float, float, Change]]:
         """Return (seconds ago of the beginning, of the end, what was counted), oldest first."""
         samples = list(self._samples)
-        if self._has_start:
+        if self._has_start and not self._is_young:
             samples = samples[1:]
         now_s = self.now.time_s
         found = []
         for before, after in pairwise(samples):
             change = self.change(version, before, after)
-            if change is not None:
+            if change is not None and change.seconds >= SHORTEST_S:
                 found.append((now_s - before.time_s, now_s - after.time_s, change))
         return found
 
@@ -183,6 +192,11 @@ class TrafficHistory:
             for code, (new, was) in enumerate(zip(now.errors, old, strict=True))
         }
         return {code: per_s for code, per_s in found.items() if code and per_s}
+
+    @property
+    def _is_young(self) -> bool:
+        """Whether the five minutes reach back to the process's start."""
+        return self._has_start and self.now.time_s - self._samples[0].time_s <= SPAN_S
 
     def _is_start(self, sample: Sample) -> bool:
         return self._has_start and sample is self._samples[0]

@@ -15,7 +15,7 @@ import pytest
 
 from server.lifecycle import State
 from server.pb.scoregate.v1 import control_pb2 as pb
-from server.pb.scoregate.v1 import scoring_pb2
+from server.pb.scoregate.v1 import feedback_pb2, feedback_pb2_grpc, scoring_pb2
 from server.sidecar import Sidecar
 from tests.support.clients import control, scoring
 from tests.support.console import HOSTILE, ConsoleWorld, monitor_of, quality_report
@@ -191,6 +191,24 @@ def test_calls_show_as_rates(browser: Any, server: Serving) -> None:
         score(server, 200)
         until(page, "/[1-9][0-9.]*\\/s/.test(document.getElementById('part-traffic').innerText)")
         until(page, "document.querySelector('#traffic .spark .line') !== null")
+
+
+def test_outcomes_become_quality(browser: Any) -> None:
+    quick = {"feedback.interval_s": 0.2, "feedback.drain_s": 0.05, "feedback.maturity_s": 0.5}
+    with Serving(settings=quick) as server, opened(browser, server) as page:
+        assert "No outcomes yet" in part(page, "quality") or "decisions" in part(page, "quality")
+        score(server, 50)
+        outcomes = [
+            feedback_pb2.Outcome(request_id=f"r{i}", label="LABEL_NEGATIVE") for i in range(50)
+        ]
+        request = feedback_pb2.ReportOutcomesRequest(outcomes=outcomes)
+        with grpc.insecure_channel(server.control) as channel:
+            stub = feedback_pb2_grpc.FeedbackStub(channel)  # type: ignore[no-untyped-call]
+            [answer] = list(stub.ReportOutcomes(iter([request])))
+        assert answer.accepted == 50
+        until(page, "document.querySelector('#quality').innerText.includes('50 labels')")
+        names = page.locator("#quality th[scope=row]").all_inner_texts()
+        assert any(name.startswith("accuracy") for name in names)
 
 
 def test_it_can_be_paused(browser: Any, server: Serving) -> None:

@@ -97,7 +97,26 @@ def test_the_first_look_tells_what_there_was_since_the_start() -> None:
     change = history.change(VERSION, history.recent)
     assert change is not None
     assert (change.seconds, change.calls) == (100.0, 500)
-    assert history.intervals(VERSION) == []
+    [(from_s, to_s, whole)] = history.intervals(VERSION)
+    assert (from_s, to_s, whole.calls) == (100.0, 0.0, 500)
+
+
+def test_a_long_past_is_told_until_looks_tell_enough() -> None:
+    counters = Counters()
+    history = counters.history()
+    counters.now_s += 86_400
+    counters.calls = 8640
+    spans = []
+    for _ in range(20):
+        history.look([VERSION], 7)
+        counters.now_s += 2
+        change = history.change(VERSION, history.oldest)
+        assert change is not None
+        spans.append(change.seconds)
+    assert spans[0] == 86_400
+    assert spans[14] == pytest.approx(86_428)
+    assert spans[15] == pytest.approx(30)
+    assert [change.seconds for _, _, change in history.intervals(VERSION)] == [2] * 19
 
 
 def test_a_version_that_comes_back_does_not_bring_its_past() -> None:

@@ -16,6 +16,7 @@ COHORTS = {
     "labelled": "decisions with a report, however young",
     "estimated": "from calibrated scores alone, before outcomes",
 }
+NAMES = {"auc": "AUC", "brier": "Brier score"}
 COLUMNS = (
     Column("metric"),
     Column("value", "n"),
@@ -46,28 +47,34 @@ def _report(one: Quality) -> Element:
     times = ""
     if one.from_time_ms and one.to_time_ms:
         times = f" {clock(one.from_time_ms)} to {clock(one.to_time_ms)} UTC."
+    known = [metric for metric in one.metrics if not math.isnan(metric.value)]
+    unknown = [_name(metric) for metric in one.metrics if math.isnan(metric.value)]
+    caption = f"{counted}.{times} With 95 % intervals."
     return element(
         "article",
         element("h3", name, element("small", one.cohort)),
         element("p", COHORTS.get(one.cohort, one.cohort), class_="note"),
         element("p", "Note: ", one.note, class_="note raised") if one.note else None,
-        table(
-            f"{counted}.{times} With 95 % intervals.",
-            COLUMNS,
-            [_metric(metric) for metric in one.metrics],
-        )
-        if one.metrics
-        else element("p", f"{counted}. Too little to say anything yet.", class_="none"),
+        table(caption, COLUMNS, [_metric(metric) for metric in known]) if known else None,
+        element("p", f"{counted}. Nothing can be said yet.", class_="none") if not known else None,
+        element("p", f"Not known: {', '.join(unknown)}", class_="note")
+        if known and unknown
+        else None,
         data_key=f"quality {name} {one.cohort}",
     )
 
 
+def _name(one: Metric) -> str:
+    name = NAMES.get(one.name, one.name.replace("_", " "))
+    return f"{name} {one.threshold}".strip()
+
+
 def _metric(one: Metric) -> Row:
-    name = one.name.replace("_", " ")
+    name = NAMES.get(one.name, one.name.replace("_", " "))
     value = _figure(one.value)
     known = not (math.isnan(one.low) or math.isnan(one.high))
     said = f"{_figure(one.low)} – {_figure(one.high)}" if known else NONE
-    title = f"{name} {one.threshold}: {value}, interval {said}"
+    title = f"{_name(one)}: {value}, interval {said}"
     is_share = all(math.isnan(x) or 0 <= x <= 1 for x in (one.value, one.low, one.high))
     return Row(
         [
