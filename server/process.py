@@ -271,7 +271,9 @@ class Server:
             *([] if self.drift is None else [self.drift.families]),
             *([] if self.feedback is None else [self.feedback.families]),
         )
-        table = {**routes(self.lifecycle, make_registry(collector)), **console.routes()}
+        table = routes(self.lifecycle, make_registry(collector))
+        if settings.console:
+            table |= console.routes()
         self._sidecar = Sidecar(settings.address, settings.port, table)
         self.addresses["sidecar"] = join_address(settings.address, self._sidecar.port)
         self._sidecar.start()

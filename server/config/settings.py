@@ -124,12 +124,16 @@ class ControlSettings(Struct, frozen=True):
 
 
 class SidecarSettings(Struct, frozen=True):
-    """The HTTP port: metrics and health."""
+    """The HTTP port: metrics, health and the console."""
 
     address: Annotated[
-        Address, Meta(description="Address of /metrics, /healthz and /readyz; 0.0.0.0 for all.")
+        Address,
+        Meta(description="Address of /metrics, /healthz, /readyz and /console; 0.0.0.0 for all."),
     ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the sidecar; 0 takes a free one.")] = 9464
+    console: Annotated[
+        bool, Meta(description="Show the console, a read-only page for people, at /console.")
+    ] = True
 
 
 class FeatureSettings(Struct, frozen=True):

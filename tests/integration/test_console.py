@@ -308,3 +308,10 @@ def test_it_takes_nothing(server: Serving) -> None:
         urllib.request.urlopen(request, timeout=10)
     with caught.value as answer:
         assert answer.code == 501
+
+
+def test_it_can_be_switched_off() -> None:
+    with Serving(settings={"sidecar.console": False}) as server:
+        assert server.http("/console") == (404, "no such page; try /metrics, /healthz, /readyz\n")
+        assert server.http("/")[0] == 404
+        assert server.http("/metrics")[0] == 200
