@@ -1,6 +1,6 @@
 from fastpath.capture import Capture
-from fastpath.ledger import Ledger
 from fastpath.engine import Engine
+from fastpath.ledger import Ledger
 from fastpath.metrics import Metrics
 from fastpath.plan import PlanBoard
 from fastpath.service import Service

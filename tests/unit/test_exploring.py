@@ -44,7 +44,7 @@ def test_much_of_it_is_worth_a_note() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.01, 0.51, math.nan, math.inf])
 def test_what_cannot_be_explored_is_refused(wrong: float) -> None:
-    with pytest.raises(ChangeError, match="model fraud: a share of .* cannot be explored"):
+    with pytest.raises(ChangeError, match=r"model fraud: a share of .* cannot be explored"):
         changes.set_exploration(plan(), "", wrong)
 
 
