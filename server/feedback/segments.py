@@ -53,6 +53,7 @@ class Segments:
         self._keep_bytes = keep_bytes
         self._span_ms = max(1, round(segment_s * 1000))
         self.max_rows = max(1000, min(MAX_ROWS, keep_bytes // SHARES // ROW_BYTES))
+        self._last_n = 0
         self.n_dropped_rows = 0  # decisions that were dropped for room or age
 
     def all(self) -> list[Segment]:
@@ -73,7 +74,9 @@ class Segments:
         if found is not None:
             return found.n, found.start_ms
         self._database.execute("UPDATE segments SET sealed = 1 WHERE sealed = 0")
-        [n] = self._database.execute("SELECT coalesce(max(n), 0) + 1 FROM segments").fetchone()
+        [last] = self._database.execute("SELECT coalesce(max(n), 0) FROM segments").fetchone()
+        # Never that of one that was dropped: who reads may remember it.
+        n = self._last_n = max(int(last), self._last_n) + 1
         self._database.execute(
             "INSERT INTO segments VALUES (?, ?, ?, 0, 0, 0)", (n, first_ms, first_ms)
         )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,9 +29,12 @@ from tests.support.serving import FEATURES, MODEL, copy_repository
 class Rates(Ledger):
     """A ledger that remembers what it was told."""
 
+    def __init__(self, n_threads: int) -> None:
+        self.told: dict[int, tuple[float, float]] = {}
+
     def set_rate(self, slot: int, share: float, always_from: float = float("nan")) -> None:
         super().set_rate(slot, share, always_from)
-        self.__dict__.setdefault("told", {})[slot] = (share, always_from)
+        self.told[slot] = (share, always_from)
 
 
 class Kept:
@@ -99,7 +101,7 @@ def test_decisions_go_to_whoever_took_them(kept: Kept) -> None:
 def test_high_scores_are_recorded_always_and_a_version_that_left_not_at_all(kept: Kept) -> None:
     kept.keeper.follow()
     [arm] = kept.world.rollout.arms
-    told: dict[int, Any] = kept.ledger.told
+    told = kept.ledger.told
     assert told == {arm.loaded.slot: (1.0, arm.thresholds[0][1])}
     kept.world.verbs.deploy(ANNA, MODEL, "2", 1000)
     kept.world.verbs.promote(ANNA, MODEL, "2")

@@ -205,7 +205,7 @@ outcomes = st.builds(
     amount=st.sampled_from([math.nan, 1.5, 20.0]),
 )
 reports = st.tuples(st.just("report"), st.just(0), st.lists(outcomes, max_size=10))
-reopens = st.tuples(st.just("reopen"), st.just(0), st.just([]))
+reopens: st.SearchStrategy[Any] = st.tuples(st.just("reopen"), st.just(0), st.just([]))
 
 
 @settings(
@@ -453,7 +453,8 @@ def test_a_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(tmp_path
         i += 1
     """
     path = tmp_path / "decisions.db"
-    early, told = set(), set()
+    early: set[int] = set()
+    told: set[int] = set()
     at = 0
     for _ in range(6):
         process = start_python(writer, path, at)
