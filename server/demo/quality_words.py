@@ -30,7 +30,7 @@ def quality_rows(state: dict[str, Any], *, live: bool) -> Iterator[Row]:
 
 
 def quality_line(state: dict[str, Any]) -> str:
-    """Return the end of a plain line: "  learnt of 1.0: recall 71.0% (truth 70.2%)"."""
+    """Return a part of a plain line: "  learnt of 1.0: recall 71.0% (truth 70.2%)"."""
     parts = []
     for report in state["live_quality"]["reports"]:
         name = _first_recall(report)

@@ -26,8 +26,8 @@ def line(state: dict[str, Any]) -> str:
         f"{state['elapsed_s']:6.1f} s  {state['recent_calls_per_s']:.0f} calls/s  "
         f"p50 {_ms(latency, 'p50')}  p99 {_ms(latency, 'p99')}  p99.9 {_ms(latency, 'p99.9')} ms  "
         f"{_shares_now(state)}{decisions or 'no decisions yet'}  {features}  "
-        f"fraud caught {caught}, missed {fraud - caught}  errors {failed}"
-        f"{quality_line(state)}{drift_line(state)}"
+        f"fraud caught {caught}, missed {fraud - caught}{quality_line(state)}  errors {failed}"
+        f"{drift_line(state)}"
     )
 
 
