@@ -86,6 +86,7 @@ class FeedbackServicer(pb_grpc.FeedbackServicer):
                 yield take_outcomes(self._feedback, request)
         finally:
             self._streams.release()
+            self._feedback.records.rest()
 
     def GetQuality(
         self, request: pb.GetQualityRequest, context: grpc.ServicerContext

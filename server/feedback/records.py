@@ -21,7 +21,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -37,6 +37,7 @@ from server.feedback.segments import ROW_BYTES, SHARES, Segment, Segments
 from server.feedback.sources import Sources
 from server.feedback.tallies import MAX_DECIDERS, UNKNOWN, Tallies
 from server.feedback.waiting import Waiting
+from server.memory import trim
 
 DAY_S = 86_400.0
 
@@ -178,6 +179,12 @@ class Records:
     def joined(self) -> Joined:
         """Return what was joined since the process began; never waits."""
         return self._joined
+
+    def rest(self) -> None:
+        """Give back memory that a flood of outcomes took."""
+        with self._lock, suppress(sqlite3.Error):  # closed: nothing is held
+            self._database.execute("PRAGMA shrink_memory")
+        trim()
 
     def segments(self) -> list[Segment]:
         """Return every segment, the oldest first."""

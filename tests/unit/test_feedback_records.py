@@ -466,8 +466,8 @@ def test_a_kill_loses_nothing_that_was_acknowledged_and_doubles_nothing(tmp_path
         process.stdout.close()
         assert process.wait() == -signal.SIGKILL
         for line in lines:
-            what, number = line.split()
-            {b"early": early, b"told": told}[what].add(int(number))
+            what, digits = line.split()
+            {b"early": early, b"told": told}[what].add(int(digits))
         at = max(early) + 2  # what was on its way then is left alone
         check(path)
     assert len(told) > 10
