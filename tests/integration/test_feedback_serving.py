@@ -180,6 +180,27 @@ def test_streams_are_few(serving: Serving) -> None:
         assert next(stub.ReportOutcomes(iter([labels(["one"])]))).accepted == 1
 
 
+def test_a_flood_is_held_back_by_its_stream(serving: Serving) -> None:
+    one = labels([f"flood-{i:0100d}" for i in range(10_000)])
+    n_sent = n_answered = most = 0
+
+    def flood() -> Iterator[pb.ReportOutcomesRequest]:
+        nonlocal n_sent, most
+        for _ in range(60):
+            n_sent += 1
+            most = max(most, n_sent - n_answered)
+            yield one
+
+    with grpc.insecure_channel(serving.control) as channel:
+        stub = feedback_pb2_grpc.FeedbackStub(channel)  # type: ignore[no-untyped-call]
+        for answer in stub.ReportOutcomes(flood()):
+            n_answered += 1
+            assert answer.accepted == 10_000
+    assert n_answered == 60
+    # A megabyte each: what fits into windows and sockets, and not the flood.
+    assert most < 30, most
+
+
 def test_quality_is_told_once_it_was_measured(serving: Serving) -> None:
     score(serving, ["told"])
     with grpc.insecure_channel(serving.control) as channel:
