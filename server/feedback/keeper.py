@@ -30,6 +30,7 @@ from server.priority import stand_back
 from server.rollout.plans import Served
 
 NICENESS = 10
+AT_ONCE = 8192  # decisions that are written in one transaction
 MEASURE_S = 1.0  # that traffic is measured over, at least
 
 log = logging.getLogger(__name__)
@@ -108,8 +109,12 @@ class Keeper:
             decisions = self._hold_early(decisions)
         if len(early):
             decisions = np.concatenate([early, decisions])
-        if len(decisions):
-            self._write(decisions)
+        for first in range(0, len(decisions), AT_ONCE):
+            if first:
+                # Writing a full ring takes seconds on a busy core. Where traffic has just begun,
+                # shares have to follow it meanwhile, or the ring fills again.
+                self.follow(is_measured=True)
+            self._write(decisions[first : first + AT_ONCE])
 
     def _run(self) -> None:
         # Of this thread alone: on Linux a thread id is what the call takes.
