@@ -24,9 +24,9 @@ import threading
 import time
 from typing import NamedTuple
 
+from fastpath import ledger
 from fastpath.answer import encode_arm
 from fastpath.errors import PlanError, SchemaError
-from fastpath.ledger import MAX_EXPLORE_SHARE, share_limit
 from fastpath.spec import describe_difference, layout_fingerprint
 
 from fastpath._types cimport (
@@ -307,13 +307,13 @@ cdef class Plan:
         out.link = LINKS[arm.link]
         out.score_kind = SCORE_KINDS[arm.score_kind]
         out.prior_shift = arm.prior_shift
-        if not 0.0 <= arm.explore_share <= MAX_EXPLORE_SHARE:
+        if not 0.0 <= arm.explore_share <= ledger.MAX_EXPLORE_SHARE:
             raise PlanError(
                 f"{where}: explore_share is {arm.explore_share}; it must be 0 to "
-                f"{MAX_EXPLORE_SHARE}"
+                f"{ledger.MAX_EXPLORE_SHARE}"
             )
         out.explore_share = arm.explore_share
-        out.explore_limit = share_limit(arm.explore_share)
+        out.explore_limit = ledger.share_limit(arm.explore_share)
         out.slot = arm.slot
         out.generation = self.table.generation
         out.title = self._span(f"{name} {arm.version}".encode())

@@ -56,7 +56,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
         pair = f"{setting.flag}/--no-{setting.flag[2:]}"
         return click.option(pair, *ALIASES.get(setting.path, ()), name, default=None, help=text)
     if setting.kind == "list":
-        metavar = "MODEL[@VERSION]"
+        metavar = "MODEL[@VERSION]" if setting.path == "models" else "NAME"
         return click.option(setting.flag, name, multiple=True, metavar=metavar, help=text)
     metavar = METAVARS[setting.kind]
     if setting.allowed.startswith("one of "):
