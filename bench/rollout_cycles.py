@@ -71,6 +71,7 @@ class Cycler:
         self.found = Cycles()
         self._served = served
         self._channel = grpc.insecure_channel(served.control)
+        # Generated stubs have no types.
         self._control = control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call]
         self._error: BaseException | None = None
         self._serving = self._versions(pb.MODEL_VERSION_STATE_SERVING)[0]
