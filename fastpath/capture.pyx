@@ -33,7 +33,7 @@ from fastpath.c.atomic cimport (
     store_u64,
 )
 from fastpath.metrics cimport add
-from fastpath.routing cimport siphash24
+from fastpath.routing cimport siphash24_128
 
 from libc.math cimport log, log1p
 from libc.stdlib cimport free
@@ -41,9 +41,7 @@ from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 # Any two constants: the hash joins decisions with outcomes, it hides nothing.
-cdef uint64_t[4] ID_KEYS = [
-    0x53636F7265676174, 0x652D726571756573, 0x742D69642D686173, 0x682D762D6F6E652E,
-]
+cdef uint64_t[2] ID_KEYS = [0x53636F7265676174, 0x652D726571756573]
 # A gap between captured decisions is drawn again after this many, so that a new rate takes effect.
 cdef int64_t LONGEST_SKIP = 1 << 20
 
@@ -169,8 +167,7 @@ cdef void end_entry(ring_t* ring, captured_t* entry) noexcept nogil:
 
 
 cdef void hash_id(const uint8_t* id, size_t size, uint64_t* out) noexcept nogil:
-    out[0] = siphash24(ID_KEYS[0], ID_KEYS[1], id, size)
-    out[1] = siphash24(ID_KEYS[2], ID_KEYS[3], id, size)
+    siphash24_128(ID_KEYS[0], ID_KEYS[1], id, size, out)
 
 
 def id_hash(str request_id not None):

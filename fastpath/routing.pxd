@@ -20,6 +20,12 @@ cdef uint64_t siphash24(
 ) noexcept nogil
 
 
+# The same rounds with 128 bits of output: out[0] is the lower half. One pass over the data.
+cdef void siphash24_128(
+    uint64_t key0, uint64_t key1, const uint8_t* data, size_t size, uint64_t* out
+) noexcept nogil
+
+
 # Hash of a routing key: deterministic across processes, machines, byte orders and restarts.
 cdef inline uint64_t hash_of(
     const bucket_table_t* table, const uint8_t* key, size_t size

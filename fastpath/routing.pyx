@@ -13,7 +13,8 @@ Rules
 
 SipHash is Aumasson and Bernstein's ("SipHash: a fast short-input PRF", 2012), 2 compression and 4
 finalization rounds, 64-bit output. It is not here for secrecy but because callers choose the keys:
-nobody can aim at an arm without the salt.
+nobody can aim at an arm without the salt. Its 128-bit output, as the authors' own implementation
+makes it, names request ids (`capture.hash_id`).
 """
 
 import hashlib
@@ -49,18 +50,12 @@ cdef inline uint64_t _little_endian(const uint8_t* data, size_t size) noexcept n
     return word
 
 
-cdef uint64_t siphash24(
-    uint64_t key0, uint64_t key1, const uint8_t* data, size_t size
-) noexcept nogil:
-    cdef uint64_t[4] v
+cdef inline void _absorb(uint64_t* v, const uint8_t* data, size_t size) noexcept nogil:
+    # Compression: all words, the last one with the length in its highest byte.
     cdef uint64_t word
-    cdef size_t i, _final
+    cdef size_t i
     cdef size_t n_whole = size & ~(<size_t> 7)
-    cdef size_t n_rest
-    v[0] = <uint64_t> 0x736f6d6570736575 ^ key0
-    v[1] = <uint64_t> 0x646f72616e646f6d ^ key1
-    v[2] = <uint64_t> 0x6c7967656e657261 ^ key0
-    v[3] = <uint64_t> 0x7465646279746573 ^ key1
+    cdef size_t n_rest = size - n_whole
     for i in range(0, n_whole, 8):
         word = _little_endian(data + i, 8)
         v[3] ^= word
@@ -68,7 +63,6 @@ cdef uint64_t siphash24(
         _round(v)
         v[0] ^= word
     word = (<uint64_t> size) << 56
-    n_rest = size - n_whole
     if n_rest != 0 and n_whole != 0:
         # The last eight bytes, without those that were hashed: one load instead of up to seven.
         word |= _little_endian(data + size - 8, 8) >> (8 * (8 - n_rest))
@@ -78,26 +72,74 @@ cdef uint64_t siphash24(
     _round(v)
     _round(v)
     v[0] ^= word
-    v[2] ^= 0xff
+
+
+cdef inline uint64_t _finish(uint64_t* v) noexcept nogil:
+    cdef int _final
     for _final in range(4):
         _round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
-def siphash(bytes key not None, bytes data not None):
-    """Return SipHash-2-4 of `data` under a 16-byte `key`, as an unsigned 64-bit integer.
+cdef inline void _begin(uint64_t* v, uint64_t key0, uint64_t key1) noexcept nogil:
+    v[0] = <uint64_t> 0x736f6d6570736575 ^ key0
+    v[1] = <uint64_t> 0x646f72616e646f6d ^ key1
+    v[2] = <uint64_t> 0x6c7967656e657261 ^ key0
+    v[3] = <uint64_t> 0x7465646279746573 ^ key1
+
+
+cdef uint64_t siphash24(
+    uint64_t key0, uint64_t key1, const uint8_t* data, size_t size
+) noexcept nogil:
+    cdef uint64_t[4] v
+    _begin(v, key0, key1)
+    _absorb(v, data, size)
+    v[2] ^= 0xff
+    return _finish(v)
+
+
+cdef void siphash24_128(
+    uint64_t key0, uint64_t key1, const uint8_t* data, size_t size, uint64_t* out
+) noexcept nogil:
+    cdef uint64_t[4] v
+    _begin(v, key0, key1)
+    v[1] ^= 0xee
+    _absorb(v, data, size)
+    v[2] ^= 0xee
+    out[0] = _finish(v)
+    v[1] ^= 0xdd
+    out[1] = _finish(v)
+
+
+def siphash(bytes key not None, bytes data not None, *, int n_bits=64):
+    """Return SipHash-2-4 of `data` under a 16-byte `key`, as an unsigned integer.
+
+    Parameters
+    ----------
+    key : bytes
+        16 of them.
+    data : bytes
+    n_bits : {64, 128}
+        Of the result; the lower half of 128 bits is not the hash of 64.
 
     Raises
     ------
     RoutingError
-        The key has another length than 16 bytes.
+        The key has another length than 16 bytes, or there is no hash of so many bits.
     """
+    cdef uint64_t[2] halves
     if len(key) != 16:
         raise RoutingError(f"a SipHash key has 16 bytes, not {len(key)}")
+    if n_bits not in (64, 128):
+        raise RoutingError(f"a SipHash has 64 or 128 bits, not {n_bits}")
     cdef const uint8_t* raw = key
-    return siphash24(
-        _little_endian(raw, 8), _little_endian(raw + 8, 8), <const uint8_t*> data, len(data)
-    )
+    cdef uint64_t key0 = _little_endian(raw, 8)
+    cdef uint64_t key1 = _little_endian(raw + 8, 8)
+    cdef const uint8_t* text = <const uint8_t*> <const char*> data
+    if n_bits == 64:
+        return siphash24(key0, key1, text, len(data))
+    siphash24_128(key0, key1, text, len(data), halves)
+    return int(halves[0]) | int(halves[1]) << 64
 
 
 def _check_weights(weights):

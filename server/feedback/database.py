@@ -27,7 +27,7 @@ from pathlib import Path
 from server.errors import FeedbackError, JournalError
 from server.rollout.lock import ProcessLock
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: ids are hashed in one pass, to 128 bits
 APPLICATION_ID = 0x53474431  # "SGD1"
 # Small: outcomes come in no order, each changes one page, and pages are what is written.
 PAGE_BYTES = 1024

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,6 +28,14 @@ VECTORS = {
     7: "37d1018bf50002ab",
     8: "6224939a79f5f593",
     15: "e545be4961ca29a1",
+}
+# The same for 128 bits (vectors_sip128 there).
+LONG_VECTORS = {
+    0: "a3817f04ba25a8e66df67214c7550293",
+    1: "da87c1d86b99af44347659119b22fc45",
+    3: "9c70b60c5267a94e5f33b6b02985ed51",
+    8: "3b62a9ba6258f5610f83e264f31497b4",
+    15: "5493e99933b0a8117e08ec0f97cfc3d9",
 }
 
 # Buckets under salt "fraud", as `reference_bucket` below computes them: another
@@ -86,6 +98,28 @@ def test_siphash_equals_published_vectors(size: int) -> None:
     assert answer.to_bytes(8, "little").hex() == VECTORS[size]
 
 
+@pytest.mark.parametrize("size", LONG_VECTORS)
+def test_siphash_of_128_bits_equals_published_vectors(size: int) -> None:
+    answer = siphash(bytes(range(16)), bytes(range(size)), n_bits=128)
+    assert answer.to_bytes(16, "little").hex() == LONG_VECTORS[size]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 16, 36, 200])
+@pytest.mark.parametrize("n_bits", [64, 128])
+def test_siphash_equals_openssl(tmp_path: Path, n_bits: int, size: int) -> None:
+    generator = random.Random(size)
+    key, data = generator.randbytes(16), generator.randbytes(size)
+    (tmp_path / "data").write_bytes(data)
+    printed = subprocess.run(
+        ["openssl", "mac", "-macopt", f"hexkey:{key.hex()}", "-macopt", f"size:{n_bits // 8}",
+         "-in", str(tmp_path / "data"), "SIPHASH"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    answer = siphash(key, data, n_bits=n_bits)
+    assert answer.to_bytes(n_bits // 8, "little").hex() == printed.strip().lower()
+
+
 @given(st.binary(max_size=20), st.text(max_size=60))
 def test_bucket_follows_the_written_rule(salt: bytes, key: str) -> None:
     table = BucketTable.from_weights(salt, [10_000])
@@ -145,3 +179,5 @@ def test_bad_tables_and_keys_are_refused() -> None:
         BucketTable(b"s", b"\0\0\0")
     with pytest.raises(RoutingError, match="16 bytes, not 5"):
         siphash(b"short", b"")
+    with pytest.raises(RoutingError, match="64 or 128 bits, not 32"):
+        siphash(bytes(16), b"", n_bits=32)
