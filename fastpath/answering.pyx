@@ -97,6 +97,7 @@ cdef void score_batch(
     cdef int32_t i, status, source
     cdef int64_t scored_ns, end_ns
     cdef int64_t before_ns = 0
+    cdef int64_t wall_ms = 0
     cdef uint64_t n_answered = 0
     if n_timed > 0:
         before_ns = clock_ns(engine, now_ns)
@@ -120,6 +121,8 @@ cdef void score_batch(
         for i in range(n_members):
             fail_call(engine, engine.batch[engine.members[i]].call, STATUS_INTERNAL, error.text)
         return
+    if engine.ledger is not NULL or engine.ring is not NULL:
+        wall_ms = _wall_ms(engine)
     for i in range(n_members):
         row = engine.batch[engine.members[i]]
         if engine.raw[i] != engine.raw[i]:
@@ -138,7 +141,9 @@ cdef void score_batch(
         n_answered += 1
         if row.resolved.degraded:
             add(&slot.degraded, 1)
-        _answer(engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - now_ns), scored_ns)
+        _answer(
+            engine, slot, row, engine.raw[i], <uint64_t> (scored_ns - now_ns), scored_ns, wall_ms
+        )
     add(&slot.predictions, n_answered)
     end_ns = clock_ns(engine, now_ns)
     if n_timed > 0:
@@ -169,13 +174,15 @@ cdef void _say_defaults(const row_t* row) noexcept nogil:
 
 
 cdef void _capture(
-    engine_t* engine, const row_t* row, float raw, int32_t reached, int64_t wall_ms
+    engine_t* engine, const row_t* row, const uint64_t* id_hash, float raw, int32_t reached,
+    int64_t wall_ms,
 ) noexcept nogil:
     cdef int32_t n_features = row.arm.schema.n_features
     cdef captured_t* entry = begin_entry(engine.ring, n_features)
     if entry is NULL:
         return
-    hash_id(row.request_id, row.n_request_id, entry.id_hash)
+    entry.id_hash[0] = id_hash[0]
+    entry.id_hash[1] = id_hash[1]
     entry.event_time_ms = row.event_time_ms if row.event_time_ms != 0 else wall_ms
     entry.decided_time_ms = wall_ms
     entry.generation = row.arm.generation
@@ -193,7 +200,7 @@ cdef void _capture(
 
 cdef void _record(
     engine_t* engine, const row_t* row, const uint64_t* id_hash, float raw, float score,
-    int32_t policy, int32_t reached, float propensity,
+    int32_t policy, int32_t reached, float propensity, int64_t wall_ms,
 ) noexcept nogil:
     cdef decision_t* entry
     cdef float probability = recorded_with(engine.ledger, row.arm.slot, id_hash, raw)
@@ -204,7 +211,7 @@ cdef void _record(
         return
     entry.id_hash[0] = id_hash[0]
     entry.id_hash[1] = id_hash[1]
-    entry.decided_time_ms = _wall_ms(engine)
+    entry.decided_time_ms = wall_ms
     entry.entity_hash = row.routing_hash
     entry.generation = row.arm.generation
     entry.raw = raw
@@ -234,13 +241,15 @@ cdef double _score_of(const arm_t* arm, float raw) noexcept nogil:
 
 
 cdef void _answer(
-    engine_t* engine, slot_t* slot, row_t* row, float raw, uint64_t score_ns, int64_t scored_ns
+    engine_t* engine, slot_t* slot, row_t* row, float raw, uint64_t score_ns, int64_t scored_ns,
+    int64_t wall_ms,
 ) noexcept nogil:
     cdef const arm_t* arm = row.arm
     cdef response_t response
     cdef int32_t reached = 0
     cdef int32_t policy
     cdef bint explored = False
+    cdef bint is_hashed = False
     cdef double propensity = 1.0
     cdef uint64_t[2] id_hash
     cdef size_t bound
@@ -251,6 +260,7 @@ cdef void _answer(
     policy = reached
     response.score = _score_of(arm, raw)
     if engine.ledger is not NULL or arm.explore_limit != 0:
+        is_hashed = True
         hash_id(row.request_id, row.n_request_id, id_hash)
         # Of a decision that would hide what comes of it, a share is not carried out.
         if arm.explore_limit != 0 and reached == arm.n_thresholds and reached > 0:
@@ -261,11 +271,13 @@ cdef void _answer(
         if engine.ledger is not NULL:
             _record(
                 engine, row, id_hash, raw, <float> response.score, policy, reached,
-                <float> propensity,
+                <float> propensity, wall_ms,
             )
     add(&slot.decisions[reached], 1)
     if engine.ring is not NULL and is_sampled(engine.ring, arm.slot):
-        _capture(engine, row, raw, reached, _wall_ms(engine))
+        if not is_hashed:
+            hash_id(row.request_id, row.n_request_id, id_hash)
+        _capture(engine, row, id_hash, raw, reached, wall_ms)
     response.request_id.data = row.request_id
     response.request_id.size = row.n_request_id
     response.raw_score = raw

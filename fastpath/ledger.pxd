@@ -63,6 +63,7 @@ cdef class Ledger:
 
 
 # Whether a decision is recorded, and with which probability it would have been: 0, it is not.
+# A ring that is more than half full thins.
 cdef float recorded_with(
     decisions_t* ring, int32_t slot, const uint64_t* id_hash, float raw
 ) noexcept nogil

@@ -7,6 +7,9 @@ Rules
 * Whether a decision is recorded follows from its request id alone (and is so the same at every
   attempt, and for every arm), except that scores from a slot's `always_from` are always recorded.
   The probability is written beside it: whoever counts weighs by its inverse.
+* A ring that fills thins itself, before it has to drop what matters: above half, one in eight of
+  what would be recorded is, above three quarters one in 64; the probability says so. What is always
+  recorded takes the room that this leaves.
 * Whether a decision is explored (changed, so that an outcome can be seen that would never have
   been) follows from the request id, too, under another salt: neither tells of the other.
 
@@ -42,6 +45,14 @@ from posix.stdlib cimport posix_memalign
 cdef uint64_t RECORD_SALT = <uint64_t> 0x7265636F72642131
 cdef uint64_t EXPLORE_SALT = <uint64_t> 0x6578706C6F726521
 cdef uint64_t ALL = <uint64_t> 0xFFFFFFFFFFFFFFFF
+
+cdef enum:
+    # Powers of two that a ring thins by when it is more than half, more than three quarters full.
+    THIN_HALF = 3
+    THIN_LAST_QUARTER = 6
+
+cdef extern from *:
+    void prefetch_to_write "__builtin_prefetch"(const void* at, int to_write) noexcept nogil
 
 # More would not be exploring: half of what is to be stopped would pass.
 MAX_EXPLORE_SHARE = 0.5
@@ -87,18 +98,34 @@ cdef inline uint64_t _bits_of(float value) noexcept nogil:
     return low
 
 
+cdef int32_t _thinned(decisions_t* ring) noexcept nogil:
+    # By which power of two a ring that is more than half full, as far as its writer knows, thins.
+    cdef uint64_t used
+    ring.seen_tail = load_u64(&ring.tail, __ATOMIC_ACQUIRE)
+    used = ring.head - ring.seen_tail
+    if used <= ring.capacity >> 1:
+        return 0
+    return THIN_HALF if used <= (ring.capacity >> 2) * 3 else THIN_LAST_QUARTER
+
+
 cdef float recorded_with(
     decisions_t* ring, int32_t slot, const uint64_t* id_hash, float raw
 ) noexcept nogil:
     cdef const ledger_rate_t* rate = &ring.rates[slot]
     cdef uint64_t limit = load_u64(&rate.limit, __ATOMIC_RELAXED)
-    if limit == ALL:
+    cdef int32_t thinned = 0
+    if ring.head - ring.seen_tail > ring.capacity >> 1:
+        thinned = _thinned(ring)
+    if limit == ALL and thinned == 0:
         return 1.0
     # Compared so that a NaN bound, "none", keeps nothing.
     if raw >= _float_of(load_u64(&rate.always_from_bits, __ATOMIC_RELAXED)):
         return 1.0
-    if limit != 0 and _mix(id_hash[0] ^ RECORD_SALT) < limit:
-        return _float_of(load_u64(&rate.probability_bits, __ATOMIC_RELAXED))
+    if limit != 0 and _mix(id_hash[0] ^ RECORD_SALT) < limit >> thinned:
+        return (
+            _float_of(load_u64(&rate.probability_bits, __ATOMIC_RELAXED))
+            / <float> (<uint64_t> 1 << thinned)
+        )
     add(&ring.n_passed, 1)
     return 0.0
 
@@ -115,6 +142,8 @@ cdef decision_t* begin_decision(decisions_t* ring) noexcept nogil:
 cdef void end_decision(decisions_t* ring) noexcept nogil:
     store_u64(&ring.head, ring.head + 1, __ATOMIC_RELEASE)
     add(&ring.n_recorded, 1)
+    # A ring is larger than a cache, and the next decision a call away.
+    prefetch_to_write(&ring.data[ring.head & (ring.capacity - 1)], 1)
 
 
 cdef bint is_explored(const uint64_t* id_hash, uint64_t limit) noexcept nogil:
@@ -233,20 +262,34 @@ cdef class Ledger:
         store_u64(&self.rates[slot].always_from_bits, _bits_of(always_from), __ATOMIC_RELAXED)
         store_u64(&self.rates[slot].limit, limit, __ATOMIC_RELEASE)
 
-    def drain(self):
-        """Take everything that the loops have recorded since the last time.
+    def drain(self, limit=None):
+        """Take what the loops have recorded, oldest first of each, and give its room back.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Decisions to take of each ring at the most; everything by default.
 
         Returns
         -------
         array of DECISION_TYPE, shape (n,)
             A copy: it is the caller's. The loops go on writing meanwhile, and never wait.
         """
+        cdef uint64_t most = self.capacity if limit is None else limit
+        cdef uint64_t n_taken, at = 0
+        cdef unsigned char[::1] room
         cdef int thread
-        blocks = []
         with self._lock:
-            for thread in range(self.n_threads):
-                blocks.append(_take(self.rings[thread]))
-        return np.frombuffer(bytearray(b"".join(blocks)), DECISION_TYPE)
+            waiting = [min(most, _waiting(self.rings[thread])) for thread in range(self.n_threads)]
+            taken = np.empty(sum(waiting), DECISION_TYPE)
+            if len(taken):
+                room = taken.view(np.uint8)
+                for thread in range(self.n_threads):
+                    n_taken = waiting[thread]
+                    if n_taken != 0:
+                        _take(self.rings[thread], n_taken, <decision_t*> &room[at])
+                    at += n_taken * sizeof(decision_t)
+        return taken
 
     def stats(self):
         """Return, per loop: recorded, dropped, passed (not sampled), fill (0 to 1, of the ring).
@@ -270,14 +313,14 @@ cdef class Ledger:
         return rows
 
 
-cdef bytes _take(decisions_t* ring):
-    """Copy a ring's decisions out and give their room back."""
-    cdef uint64_t head = load_u64(&ring.head, __ATOMIC_ACQUIRE)
-    cdef uint64_t tail = ring.tail
-    cdef uint64_t at = tail & (ring.capacity - 1)
-    cdef uint64_t n_first = min(head - tail, ring.capacity - at)
-    cdef bytes taken = (<const char*> (ring.data + at))[: n_first * sizeof(decision_t)]
-    if n_first < head - tail:
-        taken += (<const char*> ring.data)[: (head - tail - n_first) * sizeof(decision_t)]
-    store_u64(&ring.tail, head, __ATOMIC_RELEASE)
-    return taken
+cdef uint64_t _waiting(const decisions_t* ring) noexcept nogil:
+    return load_u64(&ring.head, __ATOMIC_ACQUIRE) - ring.tail
+
+
+cdef void _take(decisions_t* ring, uint64_t n, decision_t* out) noexcept nogil:
+    # Copy a ring's n oldest decisions out and give their room back.
+    cdef uint64_t at = ring.tail & (ring.capacity - 1)
+    cdef uint64_t n_first = min(n, ring.capacity - at)
+    memcpy(out, ring.data + at, n_first * sizeof(decision_t))
+    memcpy(out + n_first, ring.data, (n - n_first) * sizeof(decision_t))
+    store_u64(&ring.tail, ring.tail + n, __ATOMIC_RELEASE)

@@ -30,7 +30,7 @@ from server.priority import stand_back
 from server.rollout.plans import Served
 
 NICENESS = 10
-AT_ONCE = 8192  # decisions that are written in one transaction
+AT_ONCE = 8192  # decisions that are taken of each ring and written in one transaction
 MEASURE_S = 1.0  # that traffic is measured over, at least
 
 log = logging.getLogger(__name__)
@@ -102,19 +102,18 @@ class Keeper:
 
     def look(self, *, is_last: bool = False) -> None:
         """Write what was recorded, and follow the plan and its traffic."""
-        decisions, early = self._ledger.drain(), self._early
-        self.follow(is_measured=True)
-        self._early = NOTHING
-        if not is_last:
-            decisions = self._hold_early(decisions)
-        if len(early):
-            decisions = np.concatenate([early, decisions])
-        for first in range(0, len(decisions), AT_ONCE):
-            if first:
-                # Writing a full ring takes seconds on a busy core. Where traffic has just begun,
-                # shares have to follow it meanwhile, or the ring fills again.
-                self.follow(is_measured=True)
-            self._write(decisions[first : first + AT_ONCE])
+        early, self._early = self._early, NOTHING
+        # No more than rings can hold: calls that go on must not keep a last look from its end.
+        for _ in range(-(-self._ledger.capacity // AT_ONCE)):
+            # In parts: what is not taken stays in the rings, which thin themselves as they fill,
+            # and shares follow traffic that has just begun.
+            drained = self._ledger.drain(AT_ONCE)
+            self.follow(is_measured=True)
+            known = drained if is_last else self._hold_early(drained)
+            self._write(np.concatenate([early, known]) if len(early) else known)
+            early = NOTHING
+            if len(drained) < AT_ONCE:
+                return
 
     def _run(self) -> None:
         # Of this thread alone: on Linux a thread id is what the call takes.
@@ -138,7 +137,7 @@ class Keeper:
         if not early:
             return decisions
         waits = np.isin(decisions["generation"], np.array(early, np.uint64))
-        self._early = decisions[waits]
+        self._early = np.concatenate([self._early, decisions[waits]])
         return decisions[~waits]
 
     def _write(self, decisions: NDArray[np.void]) -> None:

@@ -165,6 +165,7 @@ def test_none_is_recorded_of_a_slot_without_a_rate() -> None:
 
 def test_a_full_ring_drops_and_counts_and_answers_go_on() -> None:
     world = World(capacity=1024)
+    world.ledger.set_rate(world.arm.slot, 1.0, always_from=float("-inf"))
     assert len(world.answer(ids(3_000))) == 3_000
     [stats] = world.ledger.stats()
     assert (stats["recorded"], stats["dropped"], stats["fill"]) == (1024, 3_000 - 1024, 1.0)
@@ -174,10 +175,55 @@ def test_a_full_ring_drops_and_counts_and_answers_go_on() -> None:
     assert len(world.ledger.drain()) == 5
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_ring_that_fills_thins_itself_and_says_so(share: float) -> None:
+    world, names = World(capacity=1 << 12), ids(40_000)
+    world.ledger.set_rate(world.arm.slot, share, always_from=2.0)
+    world.answer(names, APPROVED)
+    [stats] = world.ledger.stats()
+    rows = world.ledger.drain()
+    probability = rows["sampling_probability"]
+    steps = probability.tolist()
+    assert steps == sorted(steps, reverse=True)
+    counts = {step: int((probability == step).sum()) for step in set(steps)}
+    half, quarter = 1 << 11, 1 << 10
+    assert counts[share] == half + 1  # one more: what is full is known only after it
+    assert counts[share / 8] == quarter
+    assert 0 < counts[share / 64] < quarter
+    assert stats["dropped"] == 0
+    assert stats["passed"] == len(names) - len(rows)
+    # Whoever weighs by the inverse counts everything: a variance of (1 - p) / p for each.
+    deviation = float(((1 - probability) / probability**2).sum()) ** 0.5
+    assert abs(float((1 / probability).sum()) - len(names)) < 4.5 * deviation
+
+
+def test_what_is_always_recorded_takes_the_room_that_thinning_leaves() -> None:
+    world = World(capacity=1 << 12)
+    world.ledger.set_rate(world.arm.slot, 1.0, always_from=2.0)
+    world.answer(ids(3_500), APPROVED)
+    n_before = len(world.ledger.drain())
+    world.answer(ids(3_500), APPROVED)
+    world.answer([f"high-{i}" for i in range(800)], BLOCKED)
+    rows = world.ledger.drain()
+    assert len(rows) == n_before + 800
+    assert set(rows["sampling_probability"][-800:]) == {1.0}
+    assert world.ledger.stats()[0]["dropped"] == 0
+
+
+def test_a_ring_is_drained_in_parts() -> None:
+    world = World(capacity=1024)
+    for lap in range(4):  # around the ring's end
+        names = [f"{lap}-{i}" for i in range(450)]
+        world.answer(names)
+        parts = [world.ledger.drain(200) for _ in range(4)]
+        assert [len(part) for part in parts] == [200, 200, 50, 0]
+        assert np.concatenate(parts)["id_hash"].tolist() == [list(id_hash(n)) for n in names]
+
+
 def test_rings_go_round() -> None:
     world = World(capacity=1024)
     for lap in range(5):
-        names = [f"{lap}-{i}" for i in range(700)]
+        names = [f"{lap}-{i}" for i in range(500)]
         world.answer(names)
         assert world.ledger.drain()["id_hash"].tolist() == [list(id_hash(n)) for n in names]
 
