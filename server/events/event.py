@@ -20,7 +20,7 @@ from server.events.kinds import KINDS, Severity
 MAX_SUMMARY = 300  # characters
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Something that happened."""
 
     id: int = 0  # rises, also over restarts: it begins with the process's time in microseconds
