@@ -7,12 +7,15 @@ that have not matured, without their outcomes.
 
 Of a decision after which no outcome can be seen (a blocked payment), silence says nothing, and it
 counts nowhere, whatever is reported of it; the explored ones of its kind stand for it, with their
-weights. Where nothing is explored, figures are of the traffic that was allowed. A report that was
-taken back leaves a decision out: something was known of it, and is not now.
+weights. Where nothing is explored, figures are of the traffic that was allowed. Where the outcome
+is seen anyway, what was carried out stands for all of its kind, and the explored count nowhere:
+they would stand for the same decisions once more. A report that was taken back leaves a decision
+out: something was known of it, and is not now.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +27,7 @@ from server.feedback.keys import Decider
 from server.feedback.quality.counts import (
     N_SUMS,
     Float32Array,
+    Float64Array,
     ScoreCounts,
     Sums,
     rebinning,
@@ -33,6 +37,7 @@ from server.feedback.reading import RETRACTED, UNKNOWN, Cells
 from server.feedback.segments import Segment
 
 _LEFT_OUT = -1
+SURE = 3.0  # standard deviations
 Labels = NDArray[np.int8]
 
 
@@ -87,6 +92,7 @@ def outcomes(
         counted[:] = _LEFT_OUT
     counted[label == RETRACTED] = _LEFT_OUT
     counted[is_unseen(d, unseen)] = _LEFT_OUT
+    counted[is_explored(d) & ~is_unseen(d >> 8, unseen)] = _LEFT_OUT
     return counted
 
 
@@ -106,6 +112,7 @@ class Counted(NamedTuple):
     """A cohort of one version in one arm."""
 
     counts: ScoreCounts
+    n_by_bin: Float64Array  # weights; the explored ones' left out, whose kind the others stand for
     n_decisions: int  # recorded
     n_labels: int  # reported, and not taken back
     n_positive: int
@@ -113,6 +120,7 @@ class Counted(NamedTuple):
     n_unseen: int  # of which no outcome can be seen
     n_unseen_labels: int  # reported all the same
     n_explored: int
+    n_unexplored: float  # of those that hide their outcome, while nothing was explored; estimated
     n_shared: float  # in bins that a threshold of now cuts
 
 
@@ -137,7 +145,7 @@ def count_cells(
     unseen
         Decisions after which no outcome can be seen.
     """
-    kinds = np.zeros((3, len(edges) + 1, N_SUMS))
+    kinds = np.zeros((4, len(edges) + 1, N_SUMS))  # negative, positive, unknown; all, once
     mine = np.isin(cells.v, list(deciders))
     counted = outcomes(cohort, cells.d, cells.label, unseen)
     used = mine.copy()
@@ -150,30 +158,58 @@ def count_cells(
         own = used & (cells.v == v)
         if not own.any():
             continue
-        table = np.zeros((3, len(decider.edges) + 1, N_SUMS))
+        table = np.zeros((4, len(decider.edges) + 1, N_SUMS))
         kind = np.where(counted[own] == _LEFT_OUT, 2, counted[own])
-        np.add.at(table, (kind, np.minimum(cells.bin[own], len(decider.edges))), cells.sums[own])
+        at = np.minimum(cells.bin, len(decider.edges))
+        np.add.at(table, (kind, at[own]), cells.sums[own])
+        once = own & ~is_explored(cells.d)
+        np.add.at(table[3], at[once], cells.sums[once])
         if np.array_equal(decider.edges, edges):
             kinds += table
         else:
             shares = rebinning(decider.edges, edges)
             kinds += np.einsum("ij,kis->kjs", shares, table)
-            n_shared += float(table[:, (shares > 0).sum(axis=1) > 1, 0].sum())
+            n_shared += float(table[:3, (shares > 0).sum(axis=1) > 1, 0].sum())
     rows = cells.sums[:, 0]
     reported = mine & ((cells.label == 0) | (cells.label == 1))
     hidden = is_unseen(cells.d, unseen)
+    explored = mine & is_explored(cells.d) & is_unseen(cells.d >> 8, unseen)
 
     def total(which: NDArray[np.bool_]) -> int:
         return round(float(rows[which].sum()))
 
     return Counted(
         counts=ScoreCounts(edges, Sums(kinds[0]), Sums(kinds[1]), Sums(kinds[2])),
+        n_by_bin=Sums(kinds[3]).weight,
         n_decisions=total(mine),
         n_labels=total(reported),
         n_positive=total(reported & (cells.label == 1)),
         n_used=total(mine & (counted != _LEFT_OUT)),
         n_unseen=total(mine & hidden),
         n_unseen_labels=total(reported & hidden),
-        n_explored=total(mine & is_explored(cells.d)),
+        n_explored=total(explored),
+        n_unexplored=_unexplored(cells.sums[mine & hidden], cells.sums[explored]),
         n_shared=n_shared,
     )
+
+
+def _unexplored(hidden: NDArray[np.float64], explored: NDArray[np.float64]) -> float:
+    """Return about how many decisions were hidden while nothing was explored; 0: perhaps none.
+
+    Weighed, what was hidden and what was explored stand for the same decisions, but for those of
+    times when nothing was explored. A difference is told when chance does not make it: a decision
+    that is explored with probability p adds 1 / p to the one sum or 1 / (1 - p) to the other, and
+    so 1 / (p (1 - p)) to the variance of their difference.
+
+    Parameters
+    ----------
+    hidden, explored : array of float64, shape (n, N_SUMS)
+        Sums of cells.
+    """
+    whole, (_, stands, stands2, *_) = float(hidden[:, 1].sum()), explored.sum(axis=0)
+    if not stands:
+        return whole
+    typical = float(stands2 / stands)  # 1 / p; never under 2
+    missing = whole - float(stands)
+    deviation = math.sqrt(whole * typical**2 / (typical - 1))
+    return missing if missing > SURE * deviation else 0.0

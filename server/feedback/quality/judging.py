@@ -143,8 +143,9 @@ def estimated(
     )
 
 
-def score_bins(counts: ScoreCounts) -> tuple[ScoreBin, ...]:
+def score_bins(counted: Counted) -> tuple[ScoreBin, ...]:
     """Return the histogram of scores, by outcome."""
+    counts = counted.counts
     every = counts.known + counts.unknown
     mean = from_bins.ratio(every.score, every.weight)
     columns = zip(
@@ -154,6 +155,7 @@ def score_bins(counts: ScoreCounts) -> tuple[ScoreBin, ...]:
         counts.unknown.weight.tolist(),
         mean.tolist(),
         counts.positive.amount.tolist(),
+        counted.n_by_bin.tolist(),
         strict=True,
     )
     return tuple(ScoreBin(*column) for column in columns)
@@ -175,6 +177,12 @@ def notes(judged: Judged, cohort: str, counted: Counted, sampled: Sampled) -> st
     said.append(f"{counted.n_labels:,} of {counted.n_decisions:,} decisions have a label")
     if counted.n_unseen and not counted.n_explored:
         said.append(ALLOWED_ONLY)
+    elif counted.n_unexplored:
+        said.append(
+            f"{ALLOWED_ONLY}, in part: about {counted.n_unexplored:,.0f} of "
+            f"{counted.n_unseen:,} decisions that hide their outcome were taken while none was "
+            "explored"
+        )
     if counted.n_unseen_labels:
         said.append(
             f"{counted.n_unseen_labels:,} labels of decisions that hide their outcome left out"
