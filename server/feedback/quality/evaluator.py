@@ -25,6 +25,7 @@ import numpy as np
 
 from server.config.feedback import FeedbackSettings
 from server.feedback.keys import Decider
+from server.feedback.quality.calibration import calibration
 from server.feedback.quality.cohorts import Counted, by_age, count_cells
 from server.feedback.quality.estimate import bin_probabilities
 from server.feedback.quality.facts import VersionFacts
@@ -193,7 +194,8 @@ class Evaluator:
             n_effective=kish(used.weight, used.weight2),
             metrics=metrics,
             note=notes(one, cohort, counted, sampled),
-            bins=score_bins(counts),
+            bins=score_bins(counted),
+            calibration=() if cohort == ESTIMATED else calibration(counts),
             evaluated_time_ms=now_ms,
         )
 

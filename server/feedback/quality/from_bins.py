@@ -103,8 +103,8 @@ class Reliability(NamedTuple):
     positive_share: Float64Array
 
 
-def reliability(negative: Sums, positive: Sums) -> Reliability:
-    """Return up to 20 groups, each with about as much of the traffic and of the score.
+def calibration_groups(negative: Sums, positive: Sums) -> NDArray[np.intp]:
+    """Return the group of each bin: up to 20, each with about as much of the traffic and the score.
 
     Groups of equal traffic alone would put every fraud into the last one, groups of equal score
     alone would be a handful of rows each: what is shared out equally is the mean of both shares.
@@ -112,11 +112,19 @@ def reliability(negative: Sums, positive: Sums) -> Reliability:
     weight = negative.weight + positive.weight
     score = negative.score + positive.score
     if not weight.sum() > 0:
-        return Reliability(*np.empty((3, 0)))
+        return np.zeros(len(weight), np.intp)
     part = weight / weight.sum()
     part = (part + (score / score.sum() if score.sum() > 0 else part)) / 2
     middle = np.cumsum(part) - part / 2
-    group = np.minimum((middle * N_GROUPS).astype(np.intp), N_GROUPS - 1)
+    group: NDArray[np.intp] = np.minimum((middle * N_GROUPS).astype(np.intp), N_GROUPS - 1)
+    return group
+
+
+def reliability(negative: Sums, positive: Sums) -> Reliability:
+    """Return the groups that hold something."""
+    weight = negative.weight + positive.weight
+    score = negative.score + positive.score
+    group = calibration_groups(negative, positive)
     columns = (weight, score, positive.weight)
     sums: Float64Array = np.stack([np.bincount(group, c, minlength=N_GROUPS) for c in columns])
     weights, scores, positives = sums[:, sums[0] > 0]

@@ -36,6 +36,17 @@ class ScoreBin(Struct, frozen=True):
     n_unknown: float
     mean_score: float  # NaN: empty
     positive_amount: float
+    n_decisions: float = math.nan  # weighted; of those that are explored, what they stand for once
+
+
+class CalibrationGroup(Struct, frozen=True):
+    """Neighbouring bins: what their scores promised, and what came."""
+
+    mean_score: float
+    positive_share: float
+    low: float  # of the 95 % interval of the share
+    high: float
+    n_effective: float  # independent rows that the share is worth
 
 
 class QualityReport(Struct, frozen=True, kw_only=True):
@@ -54,6 +65,7 @@ class QualityReport(Struct, frozen=True, kw_only=True):
     metrics: tuple[QualityMetric, ...] = ()
     note: str = ""
     bins: tuple[ScoreBin, ...] = ()
+    calibration: tuple[CalibrationGroup, ...] = ()  # ascending; none: not known
     evaluated_time_ms: int = 0
 
     def metric(self, name: str, threshold: str = "") -> QualityMetric:
