@@ -1,17 +1,27 @@
-"""How well the models do, as far as outcomes tell: the latest reports, with their intervals."""
+"""How well the models do, as far as outcomes tell: the latest reports, with their intervals.
+
+Curves are those of one report of each version in an arm: of the surest cohort that has labels. They
+are drawn, and not told as data: GetQuality has the bins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from server.console.curves import Curves, curves_of
 from server.console.words import text
+from server.feedback.quality import QualityReport
 
 MAX_REPORTS = 12
 MAX_METRICS = 20  # of one report
 ORDER = ("matured", "labelled", "estimated")  # the surest first
+
+# (model, version, arm) -> decisions and the scores from which they are taken.
+Thresholds: TypeAlias = "Mapping[tuple[str, str, str], Sequence[tuple[str, float]]]"
 
 
 class Metric(Struct, frozen=True):
@@ -43,35 +53,60 @@ class Quality(Struct, frozen=True):
     metrics: list[Metric]
 
 
+class Shown(NamedTuple):
+    """A report, and what is drawn of it."""
+
+    quality: Quality
+    curves: Curves | None  # None: another cohort is drawn, or there is nothing to draw
+
+
 class QualityReader:
     """Reads reports. Not safe from several threads: its owner locks."""
 
     def __init__(self) -> None:
-        self._reports: Sequence[Any] = ()
-        self._last: list[Quality] = []
+        self._reports: Sequence[QualityReport] = ()
+        self._thresholds: Thresholds = {}
+        self._last: list[Shown] = []
 
-    def read(self, reports: Sequence[Any]) -> list[Quality]:
+    def read(self, reports: Sequence[QualityReport], thresholds: Thresholds) -> list[Shown]:
         """Return reports by model, version and arm, the surest first.
 
         Parameters
         ----------
         reports
-            With the members of scoregate.v1.QualityReport. An evaluation that is replaced is
-            another sequence: of the same one, the same list is returned.
+            An evaluation that is replaced is another sequence: of the same one, with the same
+            thresholds, the same list is returned.
+        thresholds
+            Those in force, of what serves.
         """
-        if reports is not self._reports:
-            found = [_report(one) for one in reports]
-            found.sort(key=lambda one: (one.model, one.version, one.arm, _rank(one.cohort)))
-            self._last = found[:MAX_REPORTS]
-            self._reports = reports
+        if reports is not self._reports or thresholds != self._thresholds:
+            found = sorted(reports, key=lambda one: (*_key(one), _rank(one.cohort)))
+            self._last = [
+                Shown(_report(one), curves_of(one, thresholds.get(key, ())) if is_drawn else None)
+                for key, mine in groupby(found[:MAX_REPORTS], key=_key)
+                for one, is_drawn in _surest(list(mine))
+            ]
+            self._reports, self._thresholds = reports, thresholds
         return self._last
+
+
+def _key(one: QualityReport) -> tuple[str, str, str]:
+    return one.model, one.version, one.arm
+
+
+def _surest(cohorts: list[QualityReport]) -> list[tuple[QualityReport, bool]]:
+    """Return cohorts, and which one is drawn: the first with labels, or the largest."""
+    drawn = next((one for one in cohorts if one.n_labels), None)
+    if drawn is None:
+        drawn = max(cohorts, key=lambda one: one.n_decisions)
+    return [(one, one is drawn) for one in cohorts]
 
 
 def _rank(cohort: str) -> int:
     return ORDER.index(cohort) if cohort in ORDER else len(ORDER)
 
 
-def _report(one: Any) -> Quality:
+def _report(one: QualityReport) -> Quality:
     return Quality(
         model=text(one.model),
         version=text(one.version),

@@ -7,7 +7,7 @@
 (() => {
   const INTERVAL_MS = 2000;
   const PATIENCE_MS = 8000;
-  const SVG = new Set(["svg", "title", "desc", "g", "rect", "line", "path", "circle"]);
+  const SVG = new Set(["svg", "title", "desc", "g", "rect", "line", "path", "circle", "text"]);
   const HTML = new Set([
     "a", "abbr", "article", "b", "caption", "dd", "details", "div", "dl", "dt", "h3", "h4", "i",
     "li", "ol", "p", "small", "span", "strong", "summary", "table", "tbody", "td", "th", "thead",

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastpath.metrics import Metrics
 from server.events.log import EventLog
+from server.feedback.quality import QualityReport
 from server.lifecycle import Lifecycle
 from server.monitoring.watch import DriftWatch
 from server.rollout.rollout import Rollout
 from server.stores import FeatureStores
 
-# Returns the latest reports of quality, with the members of scoregate.v1.QualityReport.
-QualityReports = Callable[[], Sequence[Any]]
+QualityReports = Callable[[], Sequence[QualityReport]]  # the latest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _HTML = """
 a abbr article b caption dd details div dl dt h3 h4 i li ol p small span strong summary table tbody
 td th thead time tr ul
 """
-_SVG = "svg title desc g rect line path circle"
+_SVG = "svg title desc g rect line path circle text"
 _ATTRIBUTES = """
 class id role scope title datetime colspan tabindex data-key data-label aria-label aria-hidden
 aria-live aria-labelledby viewBox preserveAspectRatio width height x y x1 x2 y1 y2 cx cy r d

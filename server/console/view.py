@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,13 +19,14 @@ from server.console.drift import Drawn, DriftReader
 from server.console.events import EventReader
 from server.console.history import TrafficHistory
 from server.console.parts import banner, drift, features, log, quality, traffic
-from server.console.quality import Quality, QualityReader
+from server.console.quality import QualityReader, Shown
 from server.console.sources import Sources
 from server.console.state import read_state
 from server.console.stores import read_stores
 from server.console.traffic import read_traffic
 from server.console.tree import Element, element
 from server.errors import ScoregateError
+from server.rollout.plans import ServedModel
 
 FORMAT = 1  # of /console/data: members are added, none changes its meaning
 # Part of the page -> its heading; the banner's parts have none.
@@ -98,7 +99,9 @@ class Looker:
             lambda found: features.features(flow, found),
         )
         drawn, drift_part = self._part("drift", self._read_drift, self._show_drift)
-        reports, quality_part = self._part("quality", self._read_quality, quality.quality)
+        reports, quality_part = self._part(
+            "quality", lambda: self._read_quality(models), quality.quality
+        )
         entries, changes_part = self._part(
             "changes", lambda: self._changes.read(sources.rollout.generation), log.changes
         )
@@ -112,7 +115,7 @@ class Looker:
                 "traffic": flow,
                 "stores": stores,
                 "drift": None if drawn is None else [one.drift for one in drawn],
-                "quality": reports,
+                "quality": None if reports is None else [one.quality for one in reports],
                 "changes": entries,
                 "events": lines,
             },
@@ -136,9 +139,14 @@ class Looker:
     def _show_drift(self, found: list[Drawn]) -> list[Element]:
         return drift.drift(found, is_watched=self._sources.watch is not None)
 
-    def _read_quality(self) -> list[Quality]:
+    def _read_quality(self, models: Sequence[ServedModel]) -> list[Shown]:
         reports = self._sources.quality
-        return self._quality.read(() if reports is None else reports())
+        thresholds = {
+            (arm.model, arm.version, arm.name): [(name, score) for name, _, score in arm.thresholds]
+            for model in models
+            for arm in model.arms
+        }
+        return self._quality.read(() if reports is None else reports(), thresholds)
 
     def _part(
         self, name: str, read: Callable[[], Read], show: Callable[[Read], list[Element]]

@@ -83,6 +83,8 @@ def quality_report(**members: Any) -> SimpleNamespace:
         "n_positive": 84,
         "n_effective": 11_800.0,
         "note": "",
+        "bins": (),
+        "calibration": (),
         "metrics": [
             metric("recall", "review", 0.81, 0.77, 0.84),
             metric("brier", "", 0.0041, float("nan"), float("nan")),

@@ -278,7 +278,7 @@ def test_the_largest_page_is_small(usual: ConsoleWorld, monkeypatch: pytest.Monk
     monkeypatch.setattr(view, "read_stores", lambda *_: kept)
     looker = usual.console._looker
     monkeypatch.setattr(looker, "_read_drift", lambda: drawn)
-    monkeypatch.setattr(looker, "_read_quality", lambda: quality.QualityReader().read(reports))
+    monkeypatch.setattr(looker, "_read_quality", lambda _: quality.QualityReader().read(reports, {}))
     monkeypatch.setattr(looker._changes, "read", lambda _: [change] * changes.N_CHANGES)
     monkeypatch.setattr(looker._events, "read", lambda _: [event] * events.N_EVENTS)
     looked = looker.look()

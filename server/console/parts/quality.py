@@ -1,12 +1,15 @@
-"""Quality: figures with their intervals, by version, arm and cohort."""
+"""Quality by version, arm and cohort: figures with their intervals, and plots of the surest."""
 
 from __future__ import annotations
 
 import math
+from itertools import groupby
 
 from server.cli.lines import NONE
+from server.console.curves import Curves
 from server.console.parts.tables import Column, Row, table
-from server.console.quality import Metric, Quality
+from server.console.plots import calibration, distribution, in_words, spread
+from server.console.quality import Metric, Quality, Shown
 from server.console.svg import interval
 from server.console.tree import Element, element
 from server.console.words import clock, count
@@ -17,6 +20,7 @@ COHORTS = {
     "estimated": "from calibrated scores alone, before outcomes",
 }
 NAMES = {"auc": "AUC", "brier": "Brier score"}
+READING = "Below the dashed line scores promise too much, above it too little; ○: no positive."
 COLUMNS = (
     Column("metric"),
     Column("value", "n"),
@@ -25,8 +29,8 @@ COLUMNS = (
 )
 
 
-def quality(reports: list[Quality]) -> list[Element]:
-    """Return one block for each report."""
+def quality(reports: list[Shown]) -> list[Element]:
+    """Return one block for each version in an arm: what is drawn, and its other cohorts beside."""
     if not reports:
         return [
             element(
@@ -35,11 +39,32 @@ def quality(reports: list[Quality]) -> list[Element]:
                 class_="none",
             )
         ]
-    return [_report(one) for one in reports]
+    return [
+        _version(list(mine))
+        for _, mine in groupby(
+            reports, lambda one: (one.quality.model, one.quality.version, one.quality.arm)
+        )
+    ]
 
 
-def _report(one: Quality) -> Element:
-    name = f"{one.model} {one.version} {one.arm}".strip()
+def _version(cohorts: list[Shown]) -> Element:
+    first = next((one for one in cohorts if one.curves), cohorts[0])
+    blocks = [_report(one.quality, one.curves) for one in cohorts if one is not first]
+    return element(
+        "div",
+        _report(first.quality, first.curves),
+        element("div", blocks) if blocks else None,
+        class_="version",
+        data_key=_named(first.quality),
+    )
+
+
+def _named(one: Quality) -> str:
+    return f"{one.model} {one.version} {one.arm}".strip()
+
+
+def _report(one: Quality, curves: Curves | None) -> Element:
+    name = _named(one)
     counted = f"{count(one.n_decisions, 'decision')}, {count(one.n_labels, 'label')}, "
     counted += f"{one.n_positive:,} positive"
     if not math.isnan(one.n_effective) and round(one.n_effective) not in (0, one.n_labels):
@@ -55,6 +80,7 @@ def _report(one: Quality) -> Element:
         element("h3", name, element("small", one.cohort)),
         element("p", COHORTS.get(one.cohort, one.cohort), class_="note"),
         element("p", "Note: ", one.note, class_="note raised") if one.note else None,
+        _plots(f"{name}, {one.cohort}", curves) if curves else None,
         table(caption, COLUMNS, [_metric(metric) for metric in known]) if known else None,
         element("p", f"{counted}. Nothing can be said yet.", class_="none") if not known else None,
         element("p", f"Not known: {', '.join(unknown)}", class_="note")
@@ -62,6 +88,37 @@ def _report(one: Quality) -> Element:
         else None,
         data_key=f"quality {name} {one.cohort}",
     )
+
+
+def _plots(name: str, curves: Curves) -> Element:
+    """Return the drawings, each with what it says."""
+    drawn = []
+    if curves.groups:
+        drawn.append(
+            element(
+                "div",
+                element("h4", "Do scores keep what they promise?"),
+                calibration(name, curves),
+                element("p", f"{in_words(curves.groups).capitalize()}. {READING}", class_="note"),
+            )
+        )
+    positives = [element("i", class_="key positive", aria_hidden="true"), "positives. "]
+    drawn.append(
+        element(
+            "div",
+            element("h4", "How scores are spread"),
+            distribution(name, curves),
+            element(
+                "p",
+                element("i", class_="key before", aria_hidden="true"),
+                "decisions",
+                [" ", *positives] if curves.n_positive else ". ",
+                f"{spread(curves).capitalize()}.",
+                class_="note",
+            ),
+        )
+    )
+    return element("div", drawn, class_="plots")
 
 
 def _name(one: Metric) -> str:
