@@ -30,6 +30,7 @@ ENTITY_SHIFT = 20  # the lowest bits choose the arm
 
 _CELLS = (
     "SELECT v, bin, d, label, min(n), max(n), "
+    "sum(CASE WHEN w = rows THEN rows ELSE 0 END), "
     "sum(rows), sum(w), sum(w2), sum(score), sum(score2), sum(amount) FROM tallies "
     "WHERE n IN (SELECT value FROM json_each(?)) GROUP BY v, bin, d, label"
 )
@@ -48,6 +49,7 @@ class Cells(NamedTuple):
     label: Int64Array  # UNKNOWN, RETRACTED, 0 or 1
     first: Int64Array  # the oldest segment that has one, and the newest
     last: Int64Array
+    certain: Int64Array  # rows of segments where all were recorded, and decided so, for certain
     sums: NDArray[np.float64]  # (n, 6): rows, w, w2, score, score2, amount
 
 
@@ -114,9 +116,9 @@ class Reader:
     def cells(self, segments: Collection[int]) -> Cells:
         """Return what these segments hold, added up."""
         found = self._database.execute(_CELLS, (json.dumps(list(segments)),)).fetchall()
-        table = np.array(found, np.float64).reshape(-1, 12)
-        v, bins, d, label, first, last = table[:, :6].astype(np.int64).T
-        return Cells(v, bins, d, label, first, last, np.ascontiguousarray(table[:, 6:]))
+        table = np.array(found, np.float64).reshape(-1, 13)
+        v, bins, d, label, first, last, certain = table[:, :7].astype(np.int64).T
+        return Cells(v, bins, d, label, first, last, certain, np.ascontiguousarray(table[:, 7:]))
 
     def rows(
         self,

@@ -15,7 +15,6 @@ out: something was known of it, and is not now.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,7 +36,6 @@ from server.feedback.reading import RETRACTED, UNKNOWN, Cells
 from server.feedback.segments import Segment
 
 _LEFT_OUT = -1
-SURE = 3.0  # standard deviations
 Labels = NDArray[np.int8]
 
 
@@ -120,7 +118,7 @@ class Counted(NamedTuple):
     n_unseen: int  # of which no outcome can be seen
     n_unseen_labels: int  # reported all the same
     n_explored: int
-    n_unexplored: float  # of those that hide their outcome, while nothing was explored; estimated
+    n_unexplored: int  # of n_unseen, at least so many while nothing was explored
     n_shared: float  # in bins that a threshold of now cuts
 
 
@@ -188,28 +186,6 @@ def count_cells(
         n_unseen=total(mine & hidden),
         n_unseen_labels=total(reported & hidden),
         n_explored=total(explored),
-        n_unexplored=_unexplored(cells.sums[mine & hidden], cells.sums[explored]),
+        n_unexplored=int(cells.certain[mine & hidden].sum()),
         n_shared=n_shared,
     )
-
-
-def _unexplored(hidden: NDArray[np.float64], explored: NDArray[np.float64]) -> float:
-    """Return about how many decisions were hidden while nothing was explored; 0: perhaps none.
-
-    Weighed, what was hidden and what was explored stand for the same decisions, but for those of
-    times when nothing was explored. A difference is told when chance does not make it: a decision
-    that is explored with probability p adds 1 / p to the one sum or 1 / (1 - p) to the other, and
-    so 1 / (p (1 - p)) to the variance of their difference.
-
-    Parameters
-    ----------
-    hidden, explored : array of float64, shape (n, N_SUMS)
-        Sums of cells.
-    """
-    whole, (_, stands, stands2, *_) = float(hidden[:, 1].sum()), explored.sum(axis=0)
-    if not stands:
-        return whole
-    typical = float(stands2 / stands)  # 1 / p; never under 2
-    missing = whole - float(stands)
-    deviation = math.sqrt(whole * typical**2 / (typical - 1))
-    return missing if missing > SURE * deviation else 0.0

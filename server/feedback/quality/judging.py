@@ -41,6 +41,7 @@ Float64Array = NDArray[np.float64]
 
 HALF = "0.5"  # the threshold of a version that has none
 ALLOWED_ONLY = "allowed traffic only"
+FEW_SHARE = 0.01  # of hidden decisions: for fewer nothing need stand
 NOT_CALIBRATED = "not calibrated"
 
 
@@ -177,11 +178,10 @@ def notes(judged: Judged, cohort: str, counted: Counted, sampled: Sampled) -> st
     said.append(f"{counted.n_labels:,} of {counted.n_decisions:,} decisions have a label")
     if counted.n_unseen and not counted.n_explored:
         said.append(ALLOWED_ONLY)
-    elif counted.n_unexplored:
+    elif counted.n_unexplored > FEW_SHARE * counted.n_unseen:
         said.append(
-            f"{ALLOWED_ONLY}, in part: about {counted.n_unexplored:,.0f} of "
-            f"{counted.n_unseen:,} decisions that hide their outcome were taken while none was "
-            "explored"
+            f"{ALLOWED_ONLY}, in part: {counted.n_unexplored:,} of {counted.n_unseen:,} decisions "
+            "that hide their outcome were taken while none was explored"
         )
     if counted.n_unseen_labels:
         said.append(
