@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 
 # In step with deploy/native.sh.
 DEBIAN_LINE = (
-    "apt-get install -y build-essential pkg-config "
+    "apt-get install -y build-essential pkg-config python3-dev "
     "libnghttp2-dev liblmdb-dev libhiredis-dev libssl-dev"
 )
 

@@ -87,6 +87,7 @@ if [[ $profile == prometheus || $profile == test ]]; then
 fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
+    have openssl || missing+=(openssl)
     have valgrind || missing+=(valgrind)
     # The report is looked at in a real browser; without fonts it would be looked at in vain.
     have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)
@@ -105,8 +106,15 @@ if ((EUID == 0)); then
 elif have sudo && sudo -n true 2>/dev/null; then
     root=(sudo -n)
 else
-    echo "deploy/native.sh: missing: ${missing[*]}. Neither root nor sudo without a password; type:" >&2
-    echo "  sudo $line" >&2
+    # With the lists refreshed: those of a new machine are often older than the archive, or absent.
+    if have sudo; then
+        why="This is not root, and sudo asks for a password" as="sudo "
+    else
+        why="This is not root, and there is no sudo; as root" as=
+    fi
+    echo "deploy/native.sh: missing: ${missing[*]}. $why: type" >&2
+    echo "  ${as}apt-get update && $as$line" >&2
+    echo "and then the same again." >&2
     exit 1
 fi
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -46,6 +47,38 @@ def test_nothing_is_installed_where_everything_is_there(profile: str, tmp_path: 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("has_sudo", [True, False])
+def test_without_root_it_prints_the_line_to_type(has_sudo: bool) -> None:
+    """A bare machine, and a user who has to type a password, or to ask an administrator."""
+    user = 65534 if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory() as folder:  # root's tmp_path is closed to other users
+        Path(folder).chmod(0o755)
+        programs = {"apt-get": "exit 99", **({"sudo": "exit 1"} if has_sudo else {})}
+        for name, line in programs.items():
+            program = Path(folder) / name
+            program.write_text(f"#!/bin/sh\n{line}\n")
+            program.chmod(0o755)
+        done = subprocess.run(
+            ["/bin/bash", "-s", "test"],
+            input=NATIVE.read_text(),
+            env={"PATH": folder},
+            cwd="/",
+            user=user,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    [reason, line, _] = done.stderr.splitlines()
+    assert ("there is no sudo; as root: type" in reason) is not has_sudo
+    update, _, install = line.strip().partition(" && ")
+    assert update == f"{'sudo ' * has_sudo}apt-get update"
+    assert install.startswith(f"{'sudo ' * has_sudo}apt-get install -y --no-install-recommends ")
+    for package in ("make", "build-essential", "libnghttp2-dev", "python3-venv", "openssl"):
+        assert f" {package}" in install, package
+
+
 def test_setup_and_native_script_name_the_same_libraries() -> None:
     listed = re.findall(r"^(\S+-dev) (\S+) >= (\S+)$", NATIVE.read_text(), re.MULTILINE)
     assert len(listed) == 4
@@ -56,6 +89,7 @@ def test_setup_and_native_script_name_the_same_libraries() -> None:
     [line] = re.findall(r"DEBIAN_LINE = \((.*?)\)", setup, re.DOTALL)
     named = {word for text in re.findall(r'"(.*?)"', line) for word in text.split()}
     assert {package for package, _, _ in listed} <= named
+    assert {"build-essential", "pkg-config", "python3-dev"} <= named
 
 
 def test_a_wheel_has_every_file_that_pages_and_types_need() -> None:
