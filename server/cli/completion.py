@@ -12,10 +12,12 @@ from click.shell_completion import get_completion_class
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a completion script for SHELL.
 
+    For the shell that you are in, or at the end of its start-up file (zsh: after compinit):
+
     \b
-    bash:  scoregate completion bash > ~/.local/share/bash-completion/completions/scoregate
-    zsh:   scoregate completion zsh > "${fpath[1]}/_scoregate"
-    fish:  scoregate completion fish > ~/.config/fish/completions/scoregate.fish
+    bash:  eval "$(scoregate completion bash)"
+    zsh:   eval "$(scoregate completion zsh)"
+    fish:  scoregate completion fish | source
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     root = ctx.find_root().command
     chosen = get_completion_class(shell)
