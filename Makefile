@@ -26,6 +26,7 @@ DEMO_ARGS ?=
 DATA ?=
 STORE ?=
 DRIFT ?=
+EXPLORE ?=
 PROMETHEUS ?=
 BENCH_ARGS ?=
 PROFILE_ARGS ?=
@@ -35,10 +36,10 @@ PROFILE_ARGS ?=
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: build $(if $(filter redis,$(STORE)),native-redis) $(if $(PROMETHEUS),native-prometheus) ## train, export, serve and replay until Ctrl-C (DRIFT=amount, PROMETHEUS=1, STORE=redis, DATA=file.parquet, DEMO_SECONDS=20)
+demo: build $(if $(filter redis,$(STORE)),native-redis) $(if $(PROMETHEUS),native-prometheus) ## train, export, serve and replay until Ctrl-C (DRIFT=amount, EXPLORE=0.05, PROMETHEUS=1, STORE=redis, DATA=file.parquet, DEMO_SECONDS=20)
 	@exec $(BIN)/python -m server demo $(if $(STORE),--store "$(STORE)") \
 	    $(if $(DATA),--data "$(DATA)") \
-	    $(if $(DRIFT),--drift "$(DRIFT)") $(if $(PROMETHEUS),--prometheus) \
+	    $(if $(DRIFT),--drift "$(DRIFT)") $(if $(EXPLORE),--explore "$(EXPLORE)") $(if $(PROMETHEUS),--prometheus) \
 	    $(if $(DEMO_SECONDS),--seconds "$(DEMO_SECONDS)") $(DEMO_ARGS)
 
 test: lint ## lint, types and all tests (PYTEST_ARGS="-k routing")

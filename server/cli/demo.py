@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,17 @@ from server.demo.faults import KINDS
 if TYPE_CHECKING:
     from server.demo.faults import FaultKind
     from server.demo.stores import StoreKind
+
+MAX_EXPLORE_SHARE = 0.5  # as fastpath.ledger has it, which `demo --help` need not load
+
+
+def _is_a_number(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """Refuse NaN, which no range does."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no share.", context, parameter)
+    return value
 
 
 @click.command()
@@ -71,6 +83,17 @@ if TYPE_CHECKING:
     help="When; by default after five windows, 15 s at the default rate.",
 )
 @click.option(
+    "--explore",
+    envvar="DEMO_EXPLORE",
+    show_envvar=True,
+    metavar="SHARE",
+    type=click.FloatRange(min=0, max=MAX_EXPLORE_SHARE),
+    callback=_is_a_number,
+    help="Let nothing be heard of blocked payments, as in the world, and let this share of them "
+    "pass all the same, so that quality can be measured: 0.05, 0.5 at most; 0 shows what is known "
+    "without. The summary says what that cost and bought.",
+)
+@click.option(
     "--prometheus",
     is_flag=True,
     help="Start a Prometheus with the rules of deploy/prometheus, and say where.",
@@ -104,6 +127,7 @@ def demo(
     store: StoreKind,
     drift: FaultKind | None,
     drift_after: float | None,
+    explore: float | None,
     prometheus: bool,
     fresh: bool,
     customers: int,
@@ -119,7 +143,7 @@ def demo(
     while a pipeline keeps the store up to date and a summary shows calls, latency, decisions,
     fraud, and where features came from. From another terminal, `scoregate deploy 2.0 --traffic 10`
     begins a rollout. With --drift, drift monitoring has something
-    to find. A second run starts in seconds, and serves what the first served last.
+    to find; with --explore, blocking hides what it stops, and a share passes. A second run starts in seconds, and serves what the first served last.
     """
     # Imported here: `demo --help` must not wait for rich and numpy.
     from dataclasses import replace
@@ -142,6 +166,7 @@ def demo(
         free_ports=free_ports,
         drift=drift,
         drift_after_s=drift_after,
+        explore=explore,
         prometheus=prometheus,
     )
     # A pipe has no width: lines there are as long as they need to be.

@@ -12,8 +12,9 @@ The simulator knows the truth. The world learns it like this:
 
 The later report of a transaction wins: a dispute takes the place of what an analyst said. Most
 labels are silence, which counts as genuine once it is old enough (`OutcomeStory.maturity_s`). As
-blocked transactions have outcomes here, quality is that of all traffic; where they have none, a
-server is told so (feedback.unseen_decisions), and may explore.
+blocked transactions have outcomes here, quality is that of all traffic, and the server is told so
+(feedback.unseen_decisions). Elsewhere nobody asks, and of what was blocked nothing is ever heard:
+so it is here, too, in a demo of exploring (`OutcomeStory.explore`).
 
 A thread of the replaying client reports over the control port. An outcome that cannot be sent is
 sent again: the server counts it once. What is due beyond MOST_WAITING is forgotten.
@@ -66,11 +67,15 @@ class OutcomeStory:
         Time before that whose decisions are measured.
     interval_s : float
         Between two measurements.
+    explore : float or None
+        Share of what is to be blocked that passes, in a world where blocked transactions have no
+        outcome; None: they have.
     """
 
     maturity_s: float = 10.0
     window_s: float = 600.0
     interval_s: float = 1.0
+    explore: float | None = None
 
     def serve_options(self, directory: str, rate: float) -> list[str]:
         """Return options of `scoregate serve`.
@@ -82,15 +87,22 @@ class OutcomeStory:
         rate : float
             Calls a second: all of them are recorded.
         """
+        # By default what is blocked has no outcome.
+        seen = ["--feedback-unseen-decisions", "none"] if self.explore is None else []
         return [
             *("--feedback-directory", directory),
             *("--feedback-records-per-s", f"{min(max(1_000.0, 2 * rate), 1e6):g}"),
             *("--feedback-maturity-s", f"{self.maturity_s:g}"),
             *("--feedback-window-s", f"{self.window_s:g}"),
             *("--feedback-interval-s", f"{self.interval_s:g}"),
-            *("--feedback-unseen-decisions", "none"),
             *("--feedback-drain-s", "0.25"),
+            *seen,
         ]
+
+    @property
+    def replay_options(self) -> tuple[str, ...]:
+        """Return options of the replaying client."""
+        return () if self.explore is None else ("--explore", repr(self.explore))
 
     def lines(self, where: str, sidecar: str) -> list[str]:
         """Return, for people, what will happen and how to look at it.
@@ -105,10 +117,32 @@ class OutcomeStory:
         return [
             "Outcomes come late, and of a part: reviews after a second, disputes after some more;",
             f"  of most, nothing at all. After {self.maturity_s:g} s silence counts as genuine.",
+            *self._of_exploring(),
             f"  The console shows what is learnt: http://{sidecar}/console",
             "  From another terminal:",
             f"    scoregate quality{where}",
+            *self._to_type(where),
             "    scoregate outcomes load --help   (yours, from a file)",
+        ]
+
+    def _to_type(self, where: str) -> list[str]:
+        if self.explore is None:
+            return []
+        return [
+            f"    scoregate explore show{where}",
+            f"    scoregate explore set 0.5{where}   (or less; 0 ends it)",
+        ]
+
+    def _of_exploring(self) -> list[str]:
+        if self.explore is None:
+            return []
+        hidden = "  Of a blocked payment nothing is ever heard, as in the world."
+        if not self.explore:
+            return [f"{hidden} None is explored:", "  how good blocking is, nobody can know."]
+        stands_for = f"each stands for {1 / self.explore:.3g} when quality is measured."
+        return [
+            f"{hidden} So {self.explore:.3g} of those that",
+            f"  reach the blocking threshold, drawn by request id, pass: {stands_for}",
         ]
 
 
@@ -133,9 +167,11 @@ class Reporter:
     truth : Truth
         What the transactions really are.
     blocked : str
-        The decision that stops a transaction; empty: none does. Its cardholder is asked.
+        The decision that stops a transaction; empty: none does.
     default : str
         The decision that nobody looks into.
+    asks : bool
+        Whether the cardholder of what was blocked is asked; else nothing is ever heard of it.
     clock : callable
         Seconds; for tests.
     """
@@ -147,12 +183,14 @@ class Reporter:
         *,
         blocked: str,
         default: str,
+        asks: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report = report
         self._truth = truth
         self._blocked = blocked
         self._default = default
+        self._asks = asks
         self._clock = clock
         self._lock = threading.Lock()
         self._random = random.Random(20180401)  # noqa: S311 - no secret: what happens to whom
@@ -175,10 +213,10 @@ class Reporter:
         """Learn of an answer: something will become of it."""
         is_fraud = self._truth.decided(row, answer)
         with self._lock:
-            if answer.decision == self._blocked:
-                self._ask(row, answer, is_fraud)
-            else:
+            if answer.decision != self._blocked:
                 self._happen(row, answer, is_fraud)
+            elif self._asks:
+                self._ask(row, answer, is_fraud)
 
     def _ask(self, row: int, answer: scoring_pb2.ScoreResponse, is_fraud: bool) -> None:
         """Draw what a cardholder says of a transaction that was blocked."""

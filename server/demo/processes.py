@@ -185,8 +185,8 @@ class ReplayProcess:
     store : str
         Where its pipeline writes, as `server.features.open_writer` takes it; empty: there is no
         store.
-    drift : sequence of str
-        Further options, of a demo of drift.
+    options : sequence of str
+        Further options, of what the demo is about.
     """
 
     def __init__(
@@ -196,12 +196,12 @@ class ReplayProcess:
         rate: float,
         directory: Path,
         store: str,
-        drift: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> None:
         self._log_path = directory / "replay.log"
         arguments = ["server.demo.replay", "--rows", str(rows), "--rate", repr(rate)]
         arguments += ["--fast", addresses["fast"], "--control", addresses["control"]]
-        arguments += ["--store", store, *drift]
+        arguments += ["--store", store, *options]
         with self._log_path.open("w", encoding="utf-8") as log:
             self._process = _spawn_module(arguments, stdout=subprocess.PIPE, stderr=log)
         self.state: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -65,7 +66,8 @@ class QualityProbe:
         self._evaluated = evaluated
 
     def _told(self, report: pb.QualityReport, cuts: Mapping[str, float]) -> dict[str, Any]:
-        truth = self._truth.quality(
+        of = partial(
+            self._truth.quality,
             report.version,
             report.arm,
             from_ms=report.from_time_ms,
@@ -80,7 +82,8 @@ class QualityProbe:
             "positive": report.n_positive,
             "note": report.note,
             "metrics": {_name(one): _numbers(one) for one in report.metrics},
-            "truth": truth,
+            "truth": of(),
+            "allowed": of(allowed_only=True),
         }
 
 

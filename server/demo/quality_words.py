@@ -24,7 +24,7 @@ def quality_rows(state: dict[str, Any], *, live: bool) -> Iterator[Row]:
     if outcomes["trouble"]:
         yield "", f"the control port does not take them: {outcomes['trouble']}", "yellow"
     for report in found["reports"]:
-        yield from _report(report, live=live)
+        yield from _report(report, live=live, is_compared=_is_compared(state) and not live)
     if not found["reports"]:
         yield "learnt", found["trouble"] or "no decision is old enough yet", ""
 
@@ -42,7 +42,12 @@ def quality_line(state: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _report(report: dict[str, Any], *, live: bool) -> Iterator[Row]:
+def _is_compared(state: dict[str, Any]) -> bool:
+    """Whether recall and precision have a table of their own (`exploring_words`)."""
+    return bool(state["exploring"]["is_hidden"])
+
+
+def _report(report: dict[str, Any], *, live: bool, is_compared: bool) -> Iterator[Row]:
     metrics, truth = report["metrics"], report["truth"]
     recall = _first_recall(report)
     precision = recall.replace("recall", "precision")
@@ -57,13 +62,14 @@ def _report(report: dict[str, Any], *, live: bool) -> Iterator[Row]:
         yield name, f"{report['n']:,} decisions are old enough: too little is known", ""
         return
     yield name, ", ".join(figures[:2]), ""
-    for words in figures[2:]:
+    for words in [] if is_compared else figures[2:]:
         yield "", words, ""
     if live:
         return
     known = (
         f"of {report['n']:,} decisions as {report['arm']}, {report['labels']:,} with an outcome, "
-        f"{report['positive']:,} of them fraud (truth: {truth.get('frauds', 0):,})"
+        f"{report['positive']:,} of them fraud (truth: {truth.get('frauds', 0):,}"
+        f"{', with those blocked' if is_compared else ''})"
     )
     yield "", known, ""
 

@@ -239,6 +239,7 @@ def replay(
     store: str,
     stop: threading.Event,
     injection: Injection | None = None,
+    explore: float | None = None,
 ) -> None:
     """Send the rows over and over until told to stop; print snapshots.
 
@@ -256,6 +257,8 @@ def replay(
         Ends it.
     injection : Injection or None
         Of a demo of drift. Its time goes on when the rows begin anew, as a stream's would.
+    explore : float or None
+        Of a demo of exploring, as `Learning` takes it.
     """
     period_ms = 0 if injection is None else rows.period_ms
     with ExitStack() as open_:
@@ -295,7 +298,7 @@ def replay(
             _await_stores(status)
         tally = Tally(rows, arm.default_decision)
         drift = None if injection is None else _watch_drift(control_channel, injection)
-        learning = open_.enter_context(Learning(control_channel, rows, get_model))
+        learning = open_.enter_context(Learning(control_channel, rows, get_model, explore))
         Replay(score, traffic, tally, rate, pipeline, status, learning, drift).run(stop)
 
 
@@ -343,6 +346,7 @@ def main() -> None:
     parser.add_argument("--store", default="")
     parser.add_argument("--drift", choices=FAULT_KINDS)
     parser.add_argument("--drift-after", type=float, default=0.0)
+    parser.add_argument("--explore", type=float)
     given = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -357,6 +361,7 @@ def main() -> None:
             store=given.store,
             stop=stop,
             injection=injection,
+            explore=given.explore,
         )
     except grpc.RpcError as error:
         sys.exit(f"the fast door at {given.fast} did not answer GetModel: {error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,9 @@ class DemoOptions:
         When; None: as soon as drift is judged to be stable.
     prometheus : bool
         Whether to run a Prometheus, too.
+    explore : float or None
+        Share of what is to be blocked that passes, in a world where blocked transactions have no
+        outcome; None: they have, and nothing is explored.
     """
 
     data: Path | None
@@ -86,6 +89,7 @@ class DemoOptions:
     drift: FaultKind | None = None
     drift_after_s: float | None = None
     prometheus: bool = False
+    explore: float | None = None
 
 
 def run(options: DemoOptions, console: Console) -> None:
@@ -229,7 +233,7 @@ def _serve_and_replay(
     """Start both processes, show the summary until the end, and end them in order."""
     ports = dict.fromkeys(choose_ports(), 0) if options.free_ports else choose_ports()
     model = f"{MODEL}@{VERSION}"
-    outcomes = OutcomeStory()
+    outcomes = OutcomeStory(explore=options.explore)
     serve_options = [
         *store.serve_options,
         *outcomes.serve_options(str(artifacts.decisions.absolute()), options.rate),
@@ -248,7 +252,8 @@ def _serve_and_replay(
         for line in outcomes.lines(where, server.addresses["sidecar"]):
             steps.say(line)
         with _observed(options, story, server, where, steps) as alerts:
-            _replay(options, artifacts, store, story, server, alerts, console, stop)
+            more = (*(story.replay_options if story else ()), *outcomes.replay_options)
+            _replay(options, artifacts, store, more, server, alerts, console, stop)
     finally:
         code = server.end()
     if code != 0:
@@ -282,16 +287,15 @@ def _replay(
     options: DemoOptions,
     artifacts: Artifacts,
     store: DemoStore,
-    story: DriftStory | None,
+    replay_options: Sequence[str],
     server: ServerProcess,
     alerts: Alerts,
     console: Console,
     stop: threading.Event,
 ) -> None:
     """Run the client, and show the summary until the end."""
-    drift = story.replay_options if story else ()
     replay = ReplayProcess(
-        server.addresses, artifacts.rows, options.rate, options.directory, store.url, drift
+        server.addresses, artifacts.rows, options.rate, options.directory, store.url, replay_options
     )
     title = f"Scoregate demo: {MODEL}, {options.rate:g} calls a second offered"
     summary = Summary(console, title, server.addresses, options.store)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.demo.drift_words import Row, drift_line, drift_rows
+from server.demo.exploring_words import exploring_line, exploring_rows
 from server.demo.quality_words import quality_line, quality_rows
 
 
@@ -22,11 +23,12 @@ def line(state: dict[str, Any]) -> str:
         features = f"degraded {state.get('degraded', 0)} (now {state['recent_degraded']})"
     else:
         features = f"fallbacks {state.get('fallback_calls', 0)}"
+    learnt = f"{quality_line(state)}{exploring_line(state)}"
     return (
         f"{state['elapsed_s']:6.1f} s  {state['recent_calls_per_s']:.0f} calls/s  "
         f"p50 {_ms(latency, 'p50')}  p99 {_ms(latency, 'p99')}  p99.9 {_ms(latency, 'p99.9')} ms  "
         f"{_shares_now(state)}{decisions or 'no decisions yet'}  {features}  "
-        f"fraud caught {caught}, missed {fraud - caught}{quality_line(state)}  errors {failed}"
+        f"fraud caught {caught}, missed {fraud - caught}{learnt}  errors {failed}"
         f"{drift_line(state)}"
     )
 
@@ -59,6 +61,7 @@ def table(state: dict[str, Any], process: str, *, live: bool) -> Table:
     if process:
         rows.append(("", process, "" if " runs " in process else "yellow"))
     rows += [*_quality(state), *quality_rows(state, live=live)]
+    rows += exploring_rows(state, live=live)
     for name, words, style in [*rows, _errors(state)]:
         out.add_row(name, Text(words, style=style))
     return out

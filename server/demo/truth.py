@@ -1,8 +1,9 @@
 """What the replayed transactions really are, beside what was made of them: quality as it is.
 
 The simulator knows every label, at once and without a mistake. So quality is computed here as it
-is; what the server finds out from late and partial reports stands beside it. The newest MOST_ROWS
-answers are remembered.
+is; what the server finds out from late and partial reports stands beside it. Beside both stands
+what could be known at best if all that is to be blocked were blocked. The newest MOST_ROWS answers
+are remembered.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from server.pb.scoregate.v1 import scoring_pb2 as pb
 MOST_ROWS = 300_000
 AMOUNT = "TX_AMOUNT"
 
-ANSWER = np.dtype([("time_ms", "i8"), ("raw", "f4"), ("who", "u1"), ("fraud", "?")])
+ANSWER = np.dtype(
+    [("time_ms", "i8"), ("raw", "f4"), ("who", "u1"), ("fraud", "?"), ("allowed", "?")]
+)
 
 
 class Truth:
@@ -31,6 +34,8 @@ class Truth:
     Parameters
     ----------
     rows : Rows
+    blocked : str
+        The decision that stops a transaction; empty: none does.
     most_rows : int
     now_ms : callable
         Milliseconds since the Unix epoch.
@@ -39,11 +44,13 @@ class Truth:
     def __init__(
         self,
         rows: Rows,
+        blocked: str = "",
         *,
         most_rows: int = MOST_ROWS,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._fraud: list[bool] = rows.fraud.tolist()
+        self._blocked = blocked
         names = rows.names.tolist()
         amounts = (
             rows.features[:, names.index(AMOUNT)] if AMOUNT in names else 0 * rows.raw_score[0]
@@ -60,13 +67,19 @@ class Truth:
         """Return what a row is about, in units of currency."""
         return self._amount[row]
 
+    def is_fraud(self, row: int) -> bool:
+        """Return what a row is."""
+        return self._fraud[row]
+
     def decided(self, row: int, answer: pb.ScoreResponse) -> bool:
         """Remember an answer; return whether the transaction is a fraud."""
         is_fraud = self._fraud[row]
+        # What was explored is allowed by chance: without exploring it would have been blocked.
+        is_allowed = not answer.explored and answer.decision != self._blocked
         with self._lock:
             who = self._who.setdefault((answer.version, answer.arm), len(self._who))
             at = self._n % len(self._answers)
-            self._answers[at] = (self._now_ms(), answer.raw_score, who, is_fraud)
+            self._answers[at] = (self._now_ms(), answer.raw_score, who, is_fraud, is_allowed)
             self._n += 1
         return is_fraud
 
@@ -78,6 +91,7 @@ class Truth:
         from_ms: int,
         to_ms: int,
         cuts: Mapping[str, float],
+        allowed_only: bool = False,
     ) -> dict[str, Any]:
         """Return how good decisions of a stretch of time were.
 
@@ -88,6 +102,8 @@ class Truth:
             When they were taken, both ends included.
         cuts : mapping of str to float
             Raw score of each threshold.
+        allowed_only : bool
+            Whether to leave out what was to be blocked, explored or not.
 
         Returns
         -------
@@ -100,6 +116,8 @@ class Truth:
             who = self._who.get((version, arm), -1)
         mine = (answers["who"] == who) & (answers["time_ms"] >= from_ms)
         mine &= answers["time_ms"] <= to_ms
+        if allowed_only:
+            mine &= answers["allowed"]
         return figures(answers["raw"][mine], answers["fraud"][mine], cuts)
 
 

@@ -284,6 +284,7 @@ def state(**more: Any) -> dict[str, Any]:
     outcomes = {"reported": 80, "frauds": 31, "revised": 2, "waiting": 9, "trouble": ""}
     return {
         "outcomes": outcomes | more.pop("outcomes", {}),
+        "exploring": {"is_hidden": False},
         "live_quality": {"reports": [told | more], "trouble": ""},
     }
 
@@ -297,6 +298,12 @@ def test_words_have_intervals_and_the_truth() -> None:
         "of 1,200 decisions as champion, 70 with an outcome, 30 of them fraud (truth: 31)",
     ]
     assert len(list(quality_rows(state(), live=True))) == 3
+    compared = state() | {"exploring": {"is_hidden": True}}  # elsewhere, at the end
+    assert [words for _, words, _ in quality_rows(compared, live=False)] == [
+        *lines[:2],
+        lines[3].replace("(truth: 31)", "(truth: 31, with those blocked)"),
+    ]
+    assert len(list(quality_rows(compared, live=True))) == 3
     assert quality_line(state()) == "  learnt of 1.0: recall 50.0% (truth 52.0%)"
 
 
