@@ -1,9 +1,10 @@
-"""What the plots of a report show: numbers alone, on a logarithmic axis of scores.
+"""What the plots of a report show: numbers alone, on an axis of log odds.
 
 Rules
 -----
-* Scores are shares of one on an axis of whole decades up to 1: fraud is rare, and lies where a
-  linear axis has its first pixel. What is lower than the axis begins stands at its beginning.
+* Scores are probabilities, on an axis of log10(p / (1 - p)): fraud is rare, and most scores lie
+  where a linear axis has its first pixel, those that block where a logarithmic one has its last.
+  The axis has whole decades of odds; what lies beyond an end stands at it.
 * The bins of a report are about equally full, so their counts say nothing to the eye. They are
   shared out over bars that are equally wide, by length, as bins are whose thresholds moved. A bin
   reaches halfway to the mean score of its neighbour, to the threshold where one lies between them,
@@ -26,10 +27,10 @@ from server.feedback.quality.reports import CalibrationGroup
 
 Float64Array = NDArray[np.float64]
 
-STEP = 0.1  # decades that a bar is wide: 26 % of a score
-LOWEST = -6  # decade
-FEW = 0.01  # of all decisions, that may lie below the axis
-_LEAST = 1e-12  # of a score or a width, so that there are logarithms and quotients
+STEP = 0.1  # decades of odds that a bar is wide
+LOWEST, HIGHEST = -6, 3  # decades of odds
+FEW = 0.01  # of all decisions, that may lie beyond an end of the axis
+_LEAST = 1e-12  # of a width, or what lacks to 0 or 1: so that there are quotients
 
 
 class Reached(NamedTuple):
@@ -44,13 +45,21 @@ class Reached(NamedTuple):
 class Curves(NamedTuple):
     """Of one version in one arm."""
 
-    decade: int  # axes go from 10 ** decade to 1
+    low: int  # decades of odds between which the axis of scores goes
+    high: int
     groups: tuple[CalibrationGroup, ...]  # ascending; none: not known
     decisions: list[float]  # by bar, ascending
     positives: list[float]
     n_positive: float
     median: float  # of the scores
     thresholds: list[Reached]  # ascending
+
+
+def log_odds(share: float) -> float:
+    """Return log10(p / (1 - p)); infinite at 0 and at 1."""
+    if 0 < share < 1:
+        return math.log10(share / (1 - share))
+    return math.inf if share >= 1 else -math.inf
 
 
 def curves_of(report: QualityReport, thresholds: Sequence[tuple[str, float]]) -> Curves | None:
@@ -71,15 +80,19 @@ def curves_of(report: QualityReport, thresholds: Sequence[tuple[str, float]]) ->
     total = float(n.sum())
     if not total > 0 or mean.min() < 0 or mean.max() > 1:
         return None
-    cuts = sorted((score, name) for name, score in thresholds if 0 < score <= 1)
-    at = np.maximum.accumulate(np.log10(np.maximum(mean, _LEAST)))
+    cuts = sorted((score, name) for name, score in thresholds if 0 < score < 1)
+    inner = np.clip(mean, _LEAST, 1 - _LEAST)
+    at = np.maximum.accumulate(np.log10(inner / (1 - inner)))
+    places = np.array([log_odds(score) for score, _ in cuts])
     below = np.cumsum(n) / total
-    decade = _decade(float(at[int(np.searchsorted(below, FEW))]), report.calibration)
-    left, right = _ends(at, held, np.log10([score for score, _ in cuts]))
-    parts = _parts(left, right, decade)
+    seen = [float(at[int(np.searchsorted(below, part))]) for part in (FEW, 1 - FEW)]
+    low, high = _range([*seen, *places.tolist()], report.calibration)
+    left, right = _ends(at, held, places)
+    parts = _parts(left, right, low, high)
     n_positive = float(positive.sum())
     return Curves(
-        decade=decade,
+        low=low,
+        high=high,
         groups=report.calibration,
         decisions=(parts @ n).tolist(),
         positives=(parts @ positive).tolist(),
@@ -97,11 +110,12 @@ def curves_of(report: QualityReport, thresholds: Sequence[tuple[str, float]]) ->
     )
 
 
-def _decade(low: float, groups: Sequence[CalibrationGroup]) -> int:
-    """Return the decade from which on everything of weight is seen."""
-    seen = [x for one in groups for x in (one.mean_score, one.positive_share) if x > 0]
-    lowest = math.floor(min([low, *map(math.log10, seen)]))
-    return min(max(lowest, LOWEST), -1)
+def _range(places: list[float], groups: Sequence[CalibrationGroup]) -> tuple[int, int]:
+    """Return the decades between which everything of weight is seen."""
+    drawn = [log_odds(x) for one in groups for x in (one.mean_score, one.positive_share)]
+    places = [*places, *filter(math.isfinite, drawn)]
+    low, high = math.floor(min(places)), math.ceil(max(places))
+    return min(max(low, LOWEST), -1), max(min(high, HIGHEST), 0)
 
 
 def _ends(
@@ -123,13 +137,12 @@ def _ends(
     return left, right
 
 
-def _parts(left: Float64Array, right: Float64Array, decade: int) -> Float64Array:
+def _parts(left: Float64Array, right: Float64Array, low: int, high: int) -> Float64Array:
     """Return which part of each bin lies in each bar: shape (bars, bins), columns sum to 1."""
-    n_bars = round(-decade / STEP)
-    grid = np.linspace(decade, 0.0, n_bars + 1)
+    grid = np.linspace(low, high, round((high - low) / STEP) + 1)
     # A bin without width, or off the axis, is a point in the bar that it touches.
-    left = np.clip(left, decade, -_LEAST)
-    right = np.maximum(np.clip(right, decade, 0.0), left + _LEAST)
+    left = np.clip(left, low, high - _LEAST)
+    right = np.maximum(np.clip(right, low, high), left + _LEAST)
     ends = np.minimum(right, grid[1:, None]) - np.maximum(left, grid[:-1, None])
     parts = np.maximum(ends, 0.0)
     return parts / parts.sum(axis=0)  # type: ignore[no-any-return]

@@ -7,9 +7,11 @@ with ConsoleWorld(repository, monitors={"2": monitor_of(names)}) as world:
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from email.message import Message
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -22,11 +24,15 @@ from server.drift import DriftSettings, Monitor, MonitoredFeature, reference_fro
 from server.events.log import EventLog
 from server.events.rollout import RolloutEvents
 from server.export.reference import build_reference
+from server.feedback.quality import QualityMetric, QualityReport, ScoreBin, score_edges
+from server.feedback.quality.calibration import calibration
+from server.feedback.quality.reports import CalibrationGroup
 from server.monitoring.watch import DriftWatch, Watched
 from server.rollout.loaded import Key
 from server.sidecar import Answer
 from tests.support.control import ControlWorld
 from tests.support.drift import Clock
+from tests.support.quality import scored, sigmoid
 from tests.support.serving import MODEL
 
 # What a name, a reason or a why may hold at worst: markup, quotes, control characters, an escape
@@ -61,15 +67,27 @@ def watch_of(monitors: Mapping[str, Monitor]) -> DriftWatch:
     return cast("DriftWatch", SimpleNamespace(watched=watched))
 
 
-def quality_report(**members: Any) -> SimpleNamespace:
+@cache
+def curves_report() -> tuple[tuple[ScoreBin, ...], tuple[CalibrationGroup, ...]]:
+    """Return the bins and the calibration of rare fraud that scores promise too little of."""
+    rows = scored(1, 12_000, share=0.0)
+    promised = sigmoid(rows.raw - np.float32(3))
+    fraud = np.random.default_rng(2).random(12_000) < 2 * promised
+    rows = rows._replace(score=promised, label=fraud.astype(np.int8))
+    counts = rows.counts(score_edges(np.sort(rows.raw), ()))
+    every = counts.known
+    columns = (counts.negative.weight, counts.positive.weight, every.score, every.weight)
+    bins = tuple(
+        ScoreBin(0.0, good, bad, 0.0, score / n if n else math.nan, 0.0, n)
+        for good, bad, score, n in zip(*(one.tolist() for one in columns), strict=True)
+    )
+    return bins, calibration(counts)
+
+
+def quality_report(**members: Any) -> QualityReport:
     """Return a report of quality, with two figures unless others are given."""
 
-    def metric(name: str, threshold: str, *values: float) -> SimpleNamespace:
-        value, low, high = values
-        return SimpleNamespace(
-            name=name, threshold=threshold, value=value, low=low, high=high, interval="wilson"
-        )
-
+    bins, groups = curves_report()
     usual: dict[str, Any] = {
         "model": MODEL,
         "version": "2",
@@ -83,14 +101,14 @@ def quality_report(**members: Any) -> SimpleNamespace:
         "n_positive": 84,
         "n_effective": 11_800.0,
         "note": "",
-        "bins": (),
-        "calibration": (),
-        "metrics": [
-            metric("recall", "review", 0.81, 0.77, 0.84),
-            metric("brier", "", 0.0041, float("nan"), float("nan")),
-        ],
+        "bins": bins,
+        "calibration": groups,
+        "metrics": (
+            QualityMetric("recall", "review", 0.81, 0.77, 0.84, "wilson"),
+            QualityMetric("brier", value=0.0041),
+        ),
     }
-    return SimpleNamespace(**{**usual, **members})
+    return QualityReport(**{**usual, **members})
 
 
 class ConsoleWorld:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from scipy.stats import binomtest
 
 from server.config.feedback import FeedbackSettings
@@ -32,7 +33,7 @@ THRESHOLDS = (("review", SCORES[0]), ("block", SCORES[1]))
 EMPTY = ScoreBin(0.0, 0.0, 0.0, 0.0, float("nan"), 0.0, 0.0)
 KEY = ("fraud", "1", "champion")
 # The box of a plot, in units of its drawing.
-LEFT, RIGHT, BOTTOM, TOP = 52, 332, 194, 20
+LEFT, RIGHT, BOTTOM, TOP = 52, 326, 194, 20
 
 
 def truthful(seed: int, n: int) -> Scored:
@@ -120,13 +121,14 @@ def test_bars_hold_the_decisions_of_the_rows(tmp_path: Path) -> None:
     rows = scored(4, 20_000)
     found = evaluated(tmp_path, rows)["matured"]
     curves = drawn(found)
-    assert len(curves.decisions) == round(-curves.decade / STEP)
+    assert len(curves.decisions) == round((curves.high - curves.low) / STEP)
     assert sum(curves.decisions) == pytest.approx(20_000)
     assert sum(curves.positives) == pytest.approx(rows.label.sum())
     # Up to each bar's end, but for what lies in the bin that it cuts.
     slack = max(one.n_decisions for one in found.bins)
-    for i, end in enumerate(np.linspace(curves.decade, 0, len(curves.decisions) + 1)[1:]):
-        below = (rows.score < 10**end).sum()
+    ends = np.linspace(curves.low, curves.high, len(curves.decisions) + 1)[1:-1]
+    for i, end in enumerate(ends):
+        below = (rows.score < 10**end / (1 + 10**end)).sum()
         assert abs(sum(curves.decisions[: i + 1]) - below) <= slack
     for one, cut in zip(curves.thresholds, CUTS, strict=True):
         reached = rows.raw >= np.float32(cut)
@@ -180,6 +182,11 @@ def made(**members: object) -> QualityReport:
     return QualityReport(**{**usual, **members})  # type: ignore[arg-type]
 
 
+def share_of(decades: float) -> float:
+    """Return the probability of odds."""
+    return float(expit(decades * np.log(10)))
+
+
 def bins_of(*held: tuple[float, float, float]) -> tuple[ScoreBin, ...]:
     """Return bins beside each other, of (mean score, decisions, positives)."""
     return tuple(ScoreBin(0.0, n - p, p, 0.0, mean, 0.0, n) for mean, n, p in held)
@@ -192,24 +199,28 @@ def test_points_and_whiskers_stand_where_their_values_do() -> None:
         CalibrationGroup(0.5, 0.4, 0.3, 0.6, 100.0),
     )
     curves = drawn(made(bins=bins_of((0.001, 90, 1), (0.5, 10, 4)), calibration=groups))
-    assert curves.decade == -3
+    assert (curves.low, curves.high) == (-3, 0)
 
     def place(value: float, start: float, end: float) -> float:
-        return float(start + (end - start) * (np.log10(value) + 3) / 3)
+        """Log odds from 1 : 1,000 to 1 : 1."""
+        decades = logit(value) / np.log(10)
+        return float(start + (end - start) * np.clip((decades + 3) / 3, 0, 1))
 
     plot = plots.calibration("fraud 1", curves)
     expected = [
-        (place(one.mean_score, LEFT, RIGHT), place(max(one.positive_share, 1e-3), BOTTOM, TOP), 0)
+        (place(one.mean_score, LEFT, RIGHT), place(one.positive_share, BOTTOM, TOP), 0)
         for one in groups
     ]
     assert np.array(sorted(paths(plot, "dot"))) == pytest.approx(np.array(expected), abs=0.01)
     whiskers = [
-        (x, place(max(one.low, 1e-3), BOTTOM, TOP), place(one.high, BOTTOM, TOP))
+        (x, place(one.low, BOTTOM, TOP), place(one.high, BOTTOM, TOP))
         for (x, _, _), one in zip(expected, groups, strict=True)
     ]
     assert np.array(sorted(paths(plot, "whisker"))) == pytest.approx(np.array(whiskers), abs=0.01)
-    # None at all has no place on a logarithmic axis: a hole, at its beginning.
-    assert paths(plot, "hole") == [(LEFT, BOTTOM, 0)]
+    # None at all has no place on an axis of odds: a hole, at its beginning.
+    assert np.array(paths(plot, "hole")) == pytest.approx(np.array(expected[:1]), abs=0.01)
+    labels = [float(one) for one in parse(to_html([plot])).texts("text")[:8]]
+    assert labels == [0.001, 0.01, 0.1, 0.5] * 2
     html = to_html([plot])
     assert html.count('class="dot off"') == html.count('class="whisker off"') == 1
     [title] = parse(html).texts("title")
@@ -224,13 +235,13 @@ def test_points_and_whiskers_stand_where_their_values_do() -> None:
 
 def test_bars_are_as_high_as_the_logarithm_of_what_they_hold() -> None:
     # In the middle of bars, and far from each other.
-    low, high = bins_of((10**-2.95, 1000, 0), (10**-0.35, 10, 4))
-    curves = drawn(made(bins=(low, EMPTY, high)), [("stop", 0.1)])
+    low, high = bins_of((share_of(-2.95), 1000, 0), (share_of(-0.35), 10, 4))
+    curves = drawn(made(bins=(low, EMPTY, high)), [("at", 0.091)])
     plot = plots.distribution("fraud 1", curves)
     top = TOP + 12  # a row for the threshold's name
     [shape] = paths(plot, "decisions")
     bar = (RIGHT - LEFT) / 30
-    # Axes from 1 to 1000, and from 0.001 to 1 in thirty bars.
+    # Axes from 1 to 1000, and from odds of 1 : 1000 to 1 : 1 in thirty bars.
     assert shape == pytest.approx(
         (
             LEFT, BOTTOM, LEFT, top, LEFT + bar, BOTTOM,
@@ -242,20 +253,24 @@ def test_bars_are_as_high_as_the_logarithm_of_what_they_hold() -> None:
     assert shape[5] == pytest.approx(BOTTOM + (top - BOTTOM) * np.log10(4) / 3, abs=0.06)
     html = to_html([plot])
     [x] = re.findall(r'class="threshold" x1="([\d.]+)"', html)
-    assert float(x) == pytest.approx(LEFT + (RIGHT - LEFT) * 2 / 3, abs=0.01)
+    at = logit(0.091) / np.log(10)
+    assert float(x) == pytest.approx(LEFT + (RIGHT - LEFT) * (3 + at) / 3, abs=0.01)
     assert parse(html).texts("title") == [
-        "Scores of fraud 1: median 0.0011; stop from 0.1: 1.0 % of decisions and 100 % of positives"
+        "Scores of fraud 1: median 0.0011; at from 0.091: 1.0 % of decisions and 100 % of positives"
     ]
-    assert "up to 0.01: 1,000 decisions, 0 positive" in parse(html).texts("desc")[0]
+    assert parse(html).texts("desc")[0] == (
+        "up to 0.0099: 1,000 decisions, 0 positive; up to 0.091: 0 decisions, 0 positive; "
+        "more: 10 decisions, 4 positive"
+    )
 
 
 def test_an_empty_bin_is_a_gap_and_a_threshold_an_end() -> None:
-    low, high = bins_of((10**-2.55, 100, 0), (10**-0.55, 10, 0))
+    low, high = bins_of((share_of(-2.55), 100, 0), (share_of(-0.55), 10, 0))
     apart = drawn(made(bins=(low, EMPTY, high)), [])
     assert dict(enumerate(apart.decisions)) == pytest.approx(
         {**dict.fromkeys(range(30), 0.0), 4: 100.0, 24: 10.0}
     )
-    beside = drawn(made(bins=(low, high)), [("stop", 10**-0.6)])
+    beside = drawn(made(bins=(low, high)), [("stop", share_of(-0.6))])
     assert all(n > 0 for n in beside.decisions[4:25])
     assert sum(beside.decisions[:24]) == pytest.approx(100)
     assert sum(beside.decisions[24:]) == pytest.approx(10)

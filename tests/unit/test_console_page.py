@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from server.console import changes, drift, events, quality, stores, traffic, view
+from server.console.fitting import fit
 from server.console.headers import HEADERS, is_loopback, is_ours
 from server.console.page import asset, make_page
+from server.console.parts.tables import Column, Row, table
+from server.console.tree import Element, element, to_html
 from server.console.words import MAX_TEXT
 from server.lifecycle import State
 from server.pb.scoregate.v1 import control_pb2 as pb
@@ -34,10 +37,15 @@ OWN = {
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleWorld]:
-    """Two arms of 30 features each, one of which drifted; and quality."""
+    """Two arms of 30 features each, one of which drifted; and quality of both."""
     monitors = {"1": monitor_of(THIRTY), "2": monitor_of(THIRTY, shift=2.0)}
     repository = copy_repository(tmp_path_factory.mktemp("console") / "r")
-    with ConsoleWorld(repository, monitors, [quality_report()]) as world:
+    reports = [
+        quality_report(version=version, arm=arm, cohort=cohort)
+        for version, arm in (("2", "champion"), ("1", "canary"))
+        for cohort in quality.ORDER
+    ]
+    with ConsoleWorld(repository, monitors, reports) as world:
         world.control.Deploy(
             pb.DeployRequest(
                 version="1",
@@ -93,8 +101,46 @@ def test_tables_can_be_heard(usual: ConsoleWorld) -> None:
 
 
 def test_a_page_of_thirty_features_and_two_arms_is_small(usual: ConsoleWorld) -> None:
-    whole = len(usual.page()) + len(asset("style.css")) + len(asset("script.js"))
+    page = usual.page()
+    whole = len(page.encode()) + len(asset("style.css")) + len(asset("script.js"))
     assert whole <= MAX_PAGE_BYTES
+    assert "left out: this page stays small" not in page
+
+
+def test_quality_is_drawn_once_for_each_arm_with_its_thresholds(usual: ConsoleWorld) -> None:
+    page = parse(usual.page())
+    plots = [one for one in page.texts("title") if one.startswith(("Calibration", "Scores"))]
+    assert [one.partition(": ")[0] for one in plots] == [
+        f"{what} of {MODEL} {arm}, matured"
+        for arm in ("1 canary", "2 champion")
+        for what in ("Calibration", "Scores")
+    ]
+    arms = usual.data()["traffic"]["arms"]
+    for title in (plots[1], plots[3]):
+        for name, score in arms[0]["thresholds"].items():
+            assert f"{name} from {score:.3g}: " in title
+    assert len(page.texts("desc")) == 4
+
+
+def test_plots_are_given_up_before_rows_are() -> None:
+    def block() -> Element:
+        plots = element("div", [element("div", element("svg", "x" * 5000))] * 2, class_="plots")
+        rows = [Row([f"{i}" * 50], f"{i}") for i in range(9)]
+        return element("article", plots, table("", [Column("name")], rows))
+
+    parts = {"drift": [block()], "quality": [element("div", block()) for _ in range(2)]}
+    whole = {name: to_html(nodes) for name, nodes in parts.items()}
+    room = sum(map(len, whole.values()))
+    assert {one.is_whole for one in fit(parts, room).values()} == {True}
+    for too_much, left in ((1, "2 plots"), (10_000, "4 plots"), (29_000, "4 plots")):
+        fitted = fit(parts, room - too_much)
+        assert f"{left} left out: this page stays small." in fitted["quality"].html
+        assert "row" not in re.sub("<[^>]*>", "", fitted["quality"].html)
+        assert fitted["drift"].is_whole == (too_much < 20_000)
+        assert sum(len(one.html) for one in fitted.values()) <= room - too_much
+    fitted = fit(parts, room - 31_000)
+    assert re.search(r">4 plots and \d rows left out: this page", fitted["quality"].html)
+    assert {name: to_html(nodes) for name, nodes in parts.items()} == whole
 
 
 def test_the_data_tells_the_same(usual: ConsoleWorld) -> None:
@@ -112,8 +158,9 @@ def test_the_data_tells_the_same(usual: ConsoleWorld) -> None:
     assert moved["features"][-1]["name"] == drift.RAW_SCORE
     assert moved["score"] > 0.5
     assert stable["score"] < 0.1
-    [report] = found["quality"]
-    assert report["metrics"][1]["low"] is None
+    assert [one["cohort"] for one in found["quality"]] == [*quality.ORDER] * 2
+    assert found["quality"][0]["metrics"][1]["low"] is None
+    assert "curves" not in found["quality"][0]
     assert [one["verb"] for one in found["changes"]] == ["deploy", "start"]
     assert {one["kind"] for one in found["events"]} == {"rollout.change"}
     assert set(found["parts"]) == {*view.HEADINGS, "state", "facts"}
@@ -278,7 +325,9 @@ def test_the_largest_page_is_small(usual: ConsoleWorld, monkeypatch: pytest.Monk
     monkeypatch.setattr(view, "read_stores", lambda *_: kept)
     looker = usual.console._looker
     monkeypatch.setattr(looker, "_read_drift", lambda: drawn)
-    monkeypatch.setattr(looker, "_read_quality", lambda _: quality.QualityReader().read(reports, {}))
+    monkeypatch.setattr(
+        looker, "_read_quality", lambda _: quality.QualityReader().read(reports, {})
+    )
     monkeypatch.setattr(looker._changes, "read", lambda _: [change] * changes.N_CHANGES)
     monkeypatch.setattr(looker._events, "read", lambda _: [event] * events.N_EVENTS)
     looked = looker.look()
@@ -287,4 +336,5 @@ def test_the_largest_page_is_small(usual: ConsoleWorld, monkeypatch: pytest.Monk
     assert whole <= MAX_PAGE_BYTES, (whole, sizes)
     assert sum(sizes.values()) > 2 * MAX_PAGE_BYTES
     assert whole > 0.9 * MAX_PAGE_BYTES
+    assert 'class="plot"' not in make_page(looked)
     looker._kept.clear()

@@ -20,7 +20,7 @@ COHORTS = {
     "estimated": "from calibrated scores alone, before outcomes",
 }
 NAMES = {"auc": "AUC", "brier": "Brier score"}
-READING = "Below the dashed line scores promise too much, above it too little; ○: no positive."
+READING = "Below the dashed line scores promise too much, above it too little. ○: none, or all."
 COLUMNS = (
     Column("metric"),
     Column("value", "n"),
