@@ -13,6 +13,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 # In step with deploy/native.sh.
 DEBIAN_LINE = (
@@ -84,6 +85,24 @@ def extension(source: Path) -> Extension:
     )
 
 
+class BuildExt(build_ext):
+    """Says which module was compiled: the C compiler takes minutes, and says nothing itself."""
+
+    def run(self) -> None:
+        """Build all of them."""
+        self.n_done = 0
+        super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build one, unless it is newer than its sources."""
+        built = Path(self.get_ext_fullpath(ext.name))
+        before = built.stat().st_mtime_ns if built.exists() else None
+        super().build_extension(ext)
+        self.n_done += 1
+        if built.exists() and built.stat().st_mtime_ns != before:
+            print(f"[{self.n_done:2}/{len(self.extensions)}] {ext.name}", flush=True)
+
+
 only = [name for name in os.environ.get("FASTPATH_ONLY", "").split(",") if name]
 found = [*Path("fastpath").glob("*.pyx"), *Path("bench").glob("*.pyx")]
 sources = sorted(path for path in found if not only or path.stem in only)
@@ -91,11 +110,12 @@ sources = sorted(path for path in found if not only or path.stem in only)
 BUILDS = {"build", "build_ext", "develop", "bdist_wheel", "editable_wheel", "install"}
 wanted = sources if BUILDS & set(sys.argv) else []
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         [extension(source) for source in wanted],
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,
         annotate=DEBUG,
         nthreads=0,
-    )
+    ),
 )
