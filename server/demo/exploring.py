@@ -102,5 +102,6 @@ def set_share(
         # Frozen: then it goes on as it was, which is what freezing is for.
         if share is not None or error.code() is not grpc.StatusCode.ABORTED:
             raise StartError(
-                f"a share of {share or 0:g} cannot be explored: {error.details()}"
+                f"a share of {share or 0:g} cannot be explored: {error.details()}; scoregate demo "
+                "--fresh forgets what an earlier run left"
             ) from error
