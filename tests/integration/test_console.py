@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import re
-import shutil
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
-from server.console.curves import curves_of
 from server.console.quality import ORDER
 from server.lifecycle import State
 from server.pb.scoregate.v1 import control_pb2 as pb
 from server.pb.scoregate.v1 import feedback_pb2, feedback_pb2_grpc, scoring_pb2
 from server.sidecar import Sidecar
+from tests.support.browser import CHROMIUM, chromium, opened, until
 from tests.support.clients import control, scoring
-from tests.support.console import (
-    HOSTILE,
-    ConsoleWorld,
-    curves_report,
-    monitor_of,
-    quality_report,
-)
+from tests.support.console import HOSTILE, ConsoleWorld, monitor_of, quality_report
 from tests.support.serving import FEATURES, MODEL, Serving, copy_repository
 
-Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Collected by the page itself: what the policy forbade, and what a script would have done.
-WATCHED = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective));
-"""
 WIDTHS = (390, 820, 1100, 1440)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
@@ -48,11 +27,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get i
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        # In a container there is no user namespace to build its sandbox of.
-        made = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,36 +51,6 @@ def score(server: Serving, n: int) -> None:
 def change(server: Serving, call: Callable[[Any], object]) -> None:
     with grpc.insecure_channel(server.control) as channel:
         call(control(channel))
-
-
-@contextmanager
-def opened(browser: Any, server: Serving | str, **settings: Any) -> Iterator[Any]:
-    """Open the console; at the end nothing was forbidden, said or asked for elsewhere."""
-    base = f"http://{server if isinstance(server, str) else server.sidecar}/"
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
-    context.add_init_script(WATCHED)
-    said: list[str] = []
-    asked: list[str] = []
-    page = context.new_page()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.set_default_timeout(15_000)
-    page.goto(base + "console")
-    yield page
-    if settings.get("java_script_enabled", True):
-        assert page.evaluate("violations") == []
-    assert said == []
-    assert [url for url in asked if not url.startswith((base, "data:"))] == []
-    context.close()
-
-
-def until(page: Any, expression: str, timeout_s: float = 20.0) -> None:
-    """Wait for an expression; by ourselves, because the policy forbids the client's own `eval`."""
-    end = time.monotonic() + timeout_s
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, f"it never came to be: {expression}"
-        page.wait_for_timeout(50)
 
 
 def part(page: Any, name: str) -> str:
@@ -198,107 +144,6 @@ def test_nothing_sticks_out(
                 .map((e) => e.outerHTML.slice(0, 100))"""
         )
         assert out == []
-
-
-def boxes(page: Any, selector: str) -> list[dict[str, float]]:
-    return [one.bounding_box() for one in page.locator(selector).all()]
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_plots_are_seen(
-    browser: Any, wide: tuple[Sidecar, ConsoleWorld], width: int, scheme: str
-) -> None:
-    size = {"width": width, "height": 844}
-    address = f"127.0.0.1:{wide[0].port}"
-    with opened(browser, address, viewport=size, color_scheme=scheme) as page:
-        assert page.locator("svg.plot").count() == 4
-        for plot in page.locator("svg.plot").all():
-            outer = plot.bounding_box()
-            assert 260 <= outer["width"] <= 440
-            assert outer["width"] / outer["height"] == pytest.approx(340 / 234, rel=0.01)
-            found = plot.evaluate(
-                """(svg) => [...svg.querySelectorAll('text')].map((e) => {
-                    const { left, top, right, bottom } = e.getBoundingClientRect();
-                    return [left, top, right, bottom, e.textContent];
-                })"""
-            )
-            assert len(found) > 8
-            for left, _, right, _, said in found:
-                assert 0 <= left <= right <= width, said
-            # No letters upon others; boxes of lines are higher than what is in them.
-            for i, (a, b, c, d, said) in enumerate(found):
-                for left, top, right, bottom, other in found[:i]:
-                    is_apart = left >= c or right <= a or top >= d - 4 or bottom <= b + 4
-                    assert is_apart, (said, other)
-        # Beside each other where there is room.
-        first, second = boxes(page, ".plots >> nth=0 >> svg.plot")
-        assert (first["y"] == second["y"]) == (width == 1440)
-        # And so the other cohorts.
-        drawn, others = boxes(page, ".version >> nth=1 >> xpath=./*")
-        assert (drawn["y"] == others["y"]) == (width == 1440)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_points_are_where_the_groups_are(
-    browser: Any, wide: tuple[Sidecar, ConsoleWorld], scheme: str
-) -> None:
-    """What the browser paints, in pixels of the screen: the diagonal and the points."""
-    with opened(browser, f"127.0.0.1:{wide[0].port}", color_scheme=scheme) as page:
-        plot = page.get_by_role("img", name=f"Calibration of {MODEL} 2 champion, matured").first
-        left, bottom, right, top = plot.evaluate(
-            """(svg) => {
-                const line = svg.querySelector('.diagonal');
-                const at = svg.getScreenCTM();
-                const of = (x, y) => new DOMPoint(line[x].baseVal.value, line[y].baseVal.value)
-                    .matrixTransform(at);
-                const [a, b] = [of('x1', 'y1'), of('x2', 'y2')];
-                return [a.x, a.y, b.x, b.y];
-            }"""
-        )
-        dots = plot.evaluate(
-            """(svg) => [...svg.querySelectorAll('.dot')].flatMap((e) => {
-                const at = svg.getScreenCTM();
-                return [...e.getAttribute('d').matchAll(/M([\\d.]+) ([\\d.]+)h0/g)]
-                    .map((m) => new DOMPoint(+m[1], +m[2]).matrixTransform(at))
-                    .map((p) => [p.x, p.y]);
-            })"""
-        )
-        groups = curves_report()[1]
-        assert len(dots) == len(groups) >= 15
-        curves = curves_of(quality_report(), [("decline", 0.8)])
-        assert curves is not None
-
-        def place(share: float, start: float, end: float) -> float:
-            inner = min(max(share, 1e-9), 1 - 1e-9)  # at the edge, then
-            part = (np.log10(inner / (1 - inner)) - curves.low) / (curves.high - curves.low)
-            return float(start + (end - start) * np.clip(part, 0, 1))
-
-        expected = sorted(
-            (place(one.mean_score, left, right), place(one.positive_share, bottom, top))
-            for one in groups
-        )
-        assert np.array(sorted(dots)) == pytest.approx(np.array(expected), abs=0.5)
-        # Painted, round, and seen from afar: 3 to 1 against its ground (WCAG 2.2, 1.4.11).
-        x, y = expected[-1]
-        shot = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
-        dot, ground = shot[round(y), round(x)], shot[round(top) + 3, round(left) + 9]
-        assert contrast(dot, ground) >= 3
-        assert contrast(shot[round(y), round(x) + 6], ground) < 3
-        text = plot.evaluate("(svg) => getComputedStyle(svg.querySelector('text')).fill")
-        assert contrast([int(one) for one in re.findall(r"\d+", text)[:3]], ground) >= 4.5
-
-
-def contrast(one: Any, other: Any) -> float:
-    """Return the contrast of two colours, as WCAG 2.2 defines it."""
-
-    def light(colour: Any) -> float:
-        parts = np.asarray(colour, np.float64) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    low, high = sorted([light(one), light(other)])
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_calls_show_as_rates(browser: Any, server: Serving) -> None:
