@@ -131,6 +131,9 @@ def _guarded_stream(
     def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         try:
             yield from answer(request, context)
+        except grpc.RpcError:
+            # The requests' iterator says so when the caller is gone; the library knows its own.
+            raise
         except Exception as error:  # noqa: BLE001 - the last resort of a port
             _abort(error, method, context)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from server.control.feedback import MAX_STREAMS
 from server.pb.scoregate.v1 import feedback_pb2 as pb
 from server.pb.scoregate.v1 import feedback_pb2_grpc, scoring_pb2, scoring_pb2_grpc
 from tests.support.serving import FEATURES, ROOT, Serving
@@ -199,6 +201,40 @@ def test_a_flood_is_held_back_by_its_stream(serving: Serving) -> None:
     assert n_answered == 60
     # A megabyte each: what fits into windows and sockets, and not the flood.
     assert most < 30, most
+
+
+def test_callers_that_go_away_are_no_errors_and_leave_room_for_others(serving: Serving) -> None:
+    score(serving, ["left"])
+    end = time.monotonic() + PATIENCE_S
+    for _ in range(3 * MAX_STREAMS):
+        # The server may not have heard yet that the ones before are gone.
+        while _report_and_leave(serving) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert report(serving, [labels(["left"])])[0].duplicates == 1
+    assert "raised" not in serving.stderr()
+    assert "Traceback" not in serving.stderr()
+
+
+def _report_and_leave(server: Serving) -> grpc.StatusCode | None:
+    """Report, read one answer and be gone; return what there was instead of an answer."""
+    left = threading.Event()
+
+    def requests() -> Iterator[pb.ReportOutcomesRequest]:
+        yield labels(["left"])
+        left.wait()
+
+    with grpc.insecure_channel(server.control) as channel:
+        stub = feedback_pb2_grpc.FeedbackStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.ReportOutcomes(requests())
+        try:
+            assert next(call).accepted == 1
+        except grpc.RpcError:
+            return call.code()  # type: ignore[no-any-return]
+        finally:
+            call.cancel()
+            left.set()
+    return None
 
 
 def test_quality_is_told_once_it_was_measured(serving: Serving) -> None:
