@@ -27,7 +27,7 @@ from pathlib import Path
 from server.errors import FeedbackError, JournalError
 from server.rollout.lock import ProcessLock
 
-SCHEMA_VERSION = 2  # 2: ids are hashed in one pass, to 128 bits
+SCHEMA_VERSION = 2  # 2: ids are hashed in one pass; filters
 APPLICATION_ID = 0x53474431  # "SGD1"
 # Small: outcomes come in no order, each changes one page, and pages are what is written.
 PAGE_BYTES = 1024
@@ -44,6 +44,8 @@ CREATE TABLE segments (
     n INTEGER PRIMARY KEY, start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL,
     n_rows INTEGER NOT NULL, n_labels INTEGER NOT NULL, sealed INTEGER NOT NULL
 );
+-- Which ids a sealed segment may hold (`filters`); one without is searched.
+CREATE TABLE filters (n INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 -- What every segment holds, counted: sums over decisions with weights 1 / (s * p).
 CREATE TABLE tallies (
     n INTEGER, v INTEGER, bin INTEGER, d INTEGER, label INTEGER,
@@ -51,12 +53,12 @@ CREATE TABLE tallies (
     score2 REAL NOT NULL, amount REAL NOT NULL,
     PRIMARY KEY (n, v, bin, d, label)
 ) WITHOUT ROWID;
--- Outcomes of decisions that are not here (yet): halves of the id's hash, hash of the model or 0.
+-- Outcomes of decisions that are not here (yet), in parts; `bits`, of one that takes no more:
+-- whose outcomes it may hold (`filters`).
 CREATE TABLE waiting (
-    first INTEGER, second INTEGER, model INTEGER, label INTEGER NOT NULL, seen INTEGER NOT NULL,
-    amount REAL, source INTEGER, since_ms INTEGER NOT NULL, PRIMARY KEY (first, second, model)
-) WITHOUT ROWID;
-CREATE INDEX waiting_since ON waiting (since_ms);
+    k INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, since_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL, bits BLOB
+);
 CREATE TABLE sources (s INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 """
 SEGMENT = """
@@ -65,6 +67,13 @@ CREATE TABLE d_{n} (
     entity INTEGER NOT NULL, raw INTEGER NOT NULL, score INTEGER NOT NULL, d INTEGER NOT NULL,
     s REAL, p REAL, label INTEGER, seen INTEGER, amount REAL, source INTEGER
 )
+"""
+# Halves of the id's hash, hash of the model or 0, the outcome, when it came.
+WAITING = """
+CREATE TABLE w_{k} (
+    first INTEGER, second INTEGER, model INTEGER, label INTEGER NOT NULL, seen INTEGER NOT NULL,
+    amount REAL, source INTEGER, since_ms INTEGER NOT NULL, PRIMARY KEY (first, second, model)
+) WITHOUT ROWID
 """
 
 log = logging.getLogger(__name__)

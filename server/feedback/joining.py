@@ -13,9 +13,9 @@ or else those that come first.
 Rows, tallies and waiting outcomes change in one transaction (`Records`), so that an outcome is
 counted once, however often it is sent and whenever the process dies.
 
-How it works: a batch becomes arrays, sorted by id as the tables are; rows of one segment are read,
-judged and written together. Ids that a batch names more than once, which is rare, are judged one by
-one.
+How it works: a batch becomes arrays, sorted by id as the tables are; rows of one segment, the
+newest first, are read, judged and written together, and a segment that cannot hold an id is not
+asked for it. Ids that a batch names more than once, which is rare, are judged one by one.
 """
 
 from __future__ import annotations
@@ -206,24 +206,29 @@ class Joiner:
     ) -> None:
         """Join outcomes with the first of these segments that holds each decision."""
         left = np.ones(len(asked.ids), bool)
+        for segment in segments:
+            # A retry that a newer segment has, too, is looked for no further.
+            candidates = np.flatnonzero(left)
+            candidates = candidates[self._segments.may_hold(segment.n, asked.ids[candidates])]
+            rows = self._meet(segment.n, asked, candidates)
+            if rows is not None:
+                left[rows.at] = False
+                self._judge(segment.n, batch, asked, rows, became, tallies, matched)
+
+    def _meet(self, n: int, asked: Asked, candidates: Int64Array) -> Rows | None:
+        """Return the decisions of one segment that are among the candidates of what is asked."""
+        if not len(candidates):
+            return None
         self._database.execute("DELETE FROM reported")
         self._database.executemany(
             "INSERT INTO reported VALUES (?, ?, ?)",
-            zip(asked.ids.tolist(), asked.second.tolist(), range(len(asked.ids)), strict=True),
+            zip(
+                asked.ids[candidates].tolist(),
+                asked.second[candidates].tolist(),
+                candidates.tolist(),
+                strict=True,
+            ),
         )
-        for segment in segments:
-            if not left.any():
-                break
-            rows = self._meet(segment.n)
-            if rows is None:
-                continue
-            if not left[rows.at].all():  # a retry that a newer segment has, too
-                rows = rows.pick(left[rows.at])
-            left[rows.at] = False
-            self._judge(segment.n, batch, asked, rows, became, tallies, matched)
-
-    def _meet(self, n: int) -> Rows | None:
-        """Return the decisions of one segment that are asked for."""
         found = self._database.execute(_MEET.format(n=n)).fetchall()
         if not found:
             return None

@@ -334,7 +334,7 @@ class Records:
     def _transaction(self, synchronous: str) -> Iterator[None]:
         """Do all of it or nothing; explain what the disk says."""
         deciders, numbers = dict(self._deciders), dict(self._numbers)
-        waiting = self._waiting.n_rows, self._waiting.n_given_up
+        n_given_up = self._waiting.n_given_up
         n_dropped = self._segments.n_dropped_rows
         try:
             self._database.execute(f"PRAGMA synchronous = {synchronous}")
@@ -349,16 +349,15 @@ class Records:
             self._deciders.clear()
             self._deciders.update(deciders)
             self._numbers = numbers
-            self._waiting.reload(*waiting)
             self._segments.n_dropped_rows = n_dropped
-            if not isinstance(error, sqlite3.Error):
-                self._sources.reload()
-                raise
-            if is_damage(error):
+            if isinstance(error, sqlite3.Error) and is_damage(error):
                 self._begin_anew(error)
-            else:
-                self._sources.reload()
-            raise self._explained(error) from None
+                raise self._explained(error) from None
+            self._sources.reload()
+            self._waiting.reload(n_given_up)
+            if isinstance(error, sqlite3.Error):
+                raise self._explained(error) from None
+            raise
         self._stats = stats
 
     def _begin_anew(self, error: sqlite3.Error) -> None:

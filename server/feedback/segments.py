@@ -7,20 +7,32 @@ a segment holds is an eighth of that limit at most, so that what is dropped for 
 A clock that was set back begins another segment, unless it was by little: loops' clocks differ. A
 segment from before it is as old as its newest decision says, and goes when that is too old, or when
 room is needed: the first that was begun goes first.
+
+A segment that takes no more decisions gets a filter (`filters`): an outcome is looked for where its
+decision can be.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from server.feedback.database import PAGE_BYTES, SEGMENT
+from server.feedback.filters import make_filter, may_hold
+from server.feedback.keys import Int64Array
 
 MAX_ROWS = 1_000_000
 MAX_SEGMENTS = 1000
 ROW_BYTES = 96  # with an outcome, generously
 SHARES = 8  # of the file's limit
 AGREE_MS = 60_000  # clocks do, within this
+IDS_AT_ONCE = 1 << 14  # that are read into a filter
+
+_IDS = "SELECT id FROM d_{n}"
 
 
 class Segment(NamedTuple):
@@ -73,7 +85,7 @@ class Segments:
         found = self._current(now_ms)
         if found is not None:
             return found.n, found.start_ms
-        self._database.execute("UPDATE segments SET sealed = 1 WHERE sealed = 0")
+        self._seal()
         [last] = self._database.execute("SELECT coalesce(max(n), 0) FROM segments").fetchone()
         # Never that of one that was dropped: who reads may remember it.
         n = self._last_n = max(int(last), self._last_n) + 1
@@ -82,6 +94,11 @@ class Segments:
         )
         self._database.execute(SEGMENT.format(n=n))
         return n, first_ms
+
+    def may_hold(self, n: int, ids: Int64Array) -> NDArray[np.bool_]:
+        """Return which ids a segment possibly holds; of the others it has no decision."""
+        row = self._database.execute("SELECT bits FROM filters WHERE n = ?", (n,)).fetchone()
+        return np.ones(len(ids), bool) if row is None else may_hold(row[0], ids)
 
     def room(self, now_ms: int) -> int:
         """Return how many decisions the open segment still takes."""
@@ -133,8 +150,22 @@ class Segments:
         inside = found.start_ms - AGREE_MS <= now_ms < found.start_ms + self._span_ms
         return found if inside and found.n_rows < self.max_rows else None
 
+    def _seal(self) -> None:
+        """End the segment that takes decisions: it is what it is, and gets its filter."""
+        query = "SELECT n, n_rows FROM segments WHERE sealed = 0"
+        for n, n_rows in self._database.execute(query).fetchall():
+            packed = make_filter(n_rows, self._ids(n))
+            self._database.execute("INSERT OR REPLACE INTO filters VALUES (?, ?)", (n, packed))
+            self._database.execute("UPDATE segments SET sealed = 1 WHERE n = ?", (n,))
+
+    def _ids(self, n: int) -> Iterator[Int64Array]:
+        found = self._database.execute(_IDS.format(n=n))
+        while rows := found.fetchmany(IDS_AT_ONCE):
+            yield np.array(rows, np.int64)[:, 0]
+
     def _drop(self, segment: Segment) -> None:
         self._database.execute(f"DROP TABLE d_{segment.n}")
         self._database.execute("DELETE FROM tallies WHERE n = ?", (segment.n,))
+        self._database.execute("DELETE FROM filters WHERE n = ?", (segment.n,))
         self._database.execute("DELETE FROM segments WHERE n = ?", (segment.n,))
         self.n_dropped_rows += segment.n_rows

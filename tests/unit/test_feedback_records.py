@@ -212,16 +212,29 @@ reopens: st.SearchStrategy[Any] = st.tuples(st.just("reopen"), st.just(0), st.ju
     derandomize=True, deadline=None, max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@given(steps=st.lists(st.one_of(adds, reports, reports, reopens), max_size=14))
-def test_the_store_does_what_a_dict_would(tmp_path: Path, steps: list[Any]) -> None:
+@given(
+    steps=st.lists(st.one_of(adds, reports, reports, reopens), max_size=14),
+    # 48: more than there are ids and models, and parts of three.
+    max_waiting=st.sampled_from([1_000_000, 48]),
+    segment_s=st.sampled_from([86_400.0, 0.003]),
+)
+def test_the_store_does_what_a_dict_would(
+    tmp_path: Path, steps: list[Any], max_waiting: int, segment_s: float
+) -> None:
     path = Path(tempfile.mkdtemp(dir=tmp_path), "decisions.db")
-    store, plain = Records(path), Plain()
+    sizes: Any = {"max_waiting": max_waiting, "segment_s": segment_s}
+    store, plain = Records(path, **sizes), Plain()
     # A model is known from its first decision on: outcomes that name none look for those.
     for slot in (0, 2):
         store.add(decisions([f"first-{slot}"], slot=slot), decider_of)
         plain.add([f"first-{slot}"], DECIDERS[slot].key.model)
     for at, (what, slot, given_) in enumerate(steps):
         if what == "add":
+            if segment_s < 1.0:  # a retry is kept again in another segment
+                model = DECIDERS[slot].key.model
+                given_ = [one for one in given_ if (one, model) not in plain.decided]
+                if not given_:
+                    continue
             added = store.add(
                 decisions(given_, slot=slot, time_ms=START_MS + at, seed=at), decider_of
             )
@@ -236,7 +249,7 @@ def test_the_store_does_what_a_dict_would(tmp_path: Path, steps: list[Any]) -> N
             assert counts.expired <= counts.unmatched
         else:
             store.close()
-            store = Records(path)
+            store = Records(path, **sizes)
     assert store.stats().n_waiting == sum(map(len, plain.waiting.values()))
     assert store.stats().n_decisions == len(plain.decided)
     store.close()
