@@ -41,6 +41,7 @@ class Found:
 
     loads: Loads
     join: dict[str, Any]  # of `feedback_store.join`
+    segments: dict[str, Any]  # of `feedback_store.segments`
     delays: dict[str, Any]  # of `feedback_store.delays`
     recording: Recording
     sustained: Sustained
@@ -62,13 +63,15 @@ def run(plan: Plan, display: Display, core: int | None) -> Found:
     with load_core(core):
         display.say(f"the store: {plan.n_records:,} decisions and their outcomes")
         join = feedback_store.measure("join", STORES / "join", plan.n_records)
+        display.say("the store: the same in segments, and outcomes of what was never recorded")
+        segments = feedback_store.measure("segments", STORES / "segments", plan.n_records)
         display.say("the store: outcomes that come later and later")
         delays = feedback_store.measure("delays", STORES / "delays", plan.n_delayed)
         recording = feedback_loads.recording(loads, plan, model.repository, made)
         sustained = feedback_loads.sustained(loads, plan, model.repository, made)
         capacity, console = feedback_loads.capacity(loads, plan, model.repository, made)
     display.end()
-    return Found(loads, join, delays, recording, sustained, capacity, console)
+    return Found(loads, join, segments, delays, recording, sustained, capacity, console)
 
 
 def summary(found: Found) -> tuple[Values, list[Target]]:
@@ -95,9 +98,13 @@ def summary(found: Found) -> tuple[Values, list[Target]]:
 
 def _store(found: Found) -> tuple[Values, list[Target]]:
     values = {f"store_{name}": value for name, value in found.join.items()}
+    values |= {f"store_segments_{name}": value for name, value in found.segments.items()}
     values |= {f"delays_{name}": value for name, value in found.delays.items()}
     return values, [
         Target("store_joined_per_s", found.join["joined_per_s"], ">=", MIN_JOINED_PER_S),
+        Target(
+            "store_segments_joined_per_s", found.segments["joined_per_s"], ">=", MIN_JOINED_PER_S
+        ),
         Target("store_joined_matched_share", found.join["joined_matched_share"], ">=", 1.0),
         Target(
             "store_bytes_per_million", found.join["bytes_per_million"], "<=", MAX_BYTES_PER_MILLION

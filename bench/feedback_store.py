@@ -1,8 +1,11 @@
-"""The store of decisions on its own: `python -m bench.feedback_store join|delays DIRECTORY N`.
+"""The store of decisions on its own: `python -m bench.feedback_store WHAT DIRECTORY N`.
 
 `join` keeps N decisions as they leave the loops' rings, reports an outcome of every one, in an
 order that has nothing to do with theirs, and then all of the first tenth again; it prints as JSON
 how fast that was, how many met their decision, and what the files take with every label in them.
+
+`segments` does the same with decisions that are spread over 25 segments, as those of 25 days are,
+and with as many outcomes of requests that were never recorded.
 
 `delays` keeps decisions batch by batch and reports each batch's outcomes later and later: at once,
 then up to half of all decisions behind. Of a tenth of them nothing is ever heard, and a tenth of
@@ -38,9 +41,12 @@ from server.memory import resident_bytes, trim
 KEPT_AT_ONCE = 10_000  # half a second of 20,000 calls a second
 REPORTED_AT_ONCE = 5_000
 POSITIVE_SHARE = 0.01
+N_SEGMENTS = 25
+UNKNOWN = 1 << 40  # from this number on, requests were never decided
 N_EDGES = 300  # of a version's bins, as its reference gives them
 DELAYS = (0.0, 0.05, 0.15, 0.5)  # in shares of all decisions
 START_MS = 1_790_000_000_000
+CALLS_PER_MS = 20
 DECIDER = Decider(
     VersionKey("bench", "1", "0" * 64, "champion"),
     np.linspace(-8, 8, N_EDGES, dtype=np.float32),
@@ -53,7 +59,7 @@ def measure(what: str, folder: Path, n: int) -> dict[str, Any]:
     Parameters
     ----------
     what : str
-        "join" or "delays".
+        "join", "segments" or "delays".
     folder : Path
         For the store; emptied before and after.
     n : int
@@ -85,7 +91,7 @@ def decisions(first: int, n: int) -> NDArray[np.void]:
     rng = np.random.default_rng(first)
     rows = np.zeros(n, DECISION_TYPE)
     rows["id_hash"] = [id_hash(request_id(i)) for i in range(first, first + n)]
-    rows["decided_time_ms"] = START_MS + np.arange(first, first + n) // 20
+    rows["decided_time_ms"] = START_MS + np.arange(first, first + n) // CALLS_PER_MS
     rows["entity_hash"] = rng.integers(0, 1 << 63, n, np.uint64)
     rows["raw"] = rng.normal(-4, 2, n)
     rows["score"] = 1 / (1 + np.exp(-rows["raw"]))
@@ -112,19 +118,38 @@ def outcomes(numbers: NDArray[np.int64], *, positive_share: float) -> list[Repor
 def join(folder: Path, n: int) -> dict[str, Any]:
     """Keep decisions, then report an outcome of each."""
     store = Records(folder / "decisions.db")
-    kept, taken_s = 0, 0.0
-    for first in range(0, n, KEPT_AT_ONCE):
-        rows = decisions(first, min(KEPT_AT_ONCE, n - first))
-        started = time.perf_counter()
-        kept += store.add(rows, lambda *_: DECIDER).n_kept
-        taken_s += time.perf_counter() - started
-    found: dict[str, Any] = {"kept_share": kept / n, "kept_per_s": n / taken_s}
+    found = _keep(store, n)
     order = np.random.default_rng(7).permutation(n)
     found |= _report(store, order, "joined")
     found["repeated_per_s"] = _report(store, order[: n // 10], "repeated")["repeated_per_s"]
     store.close()
     n_bytes = sum(file.stat().st_size for file in folder.iterdir())
     return found | {"bytes": n_bytes, "bytes_per_million": n_bytes / n * 1e6}
+
+
+def segments(folder: Path, n: int) -> dict[str, Any]:
+    """Keep decisions in many segments, then report of each, and of as many that are in none."""
+    span_s = n / CALLS_PER_MS / 1000
+    store = Records(folder / "decisions.db", segment_s=span_s / N_SEGMENTS)
+    found = _keep(store, n) | {"segments": store.stats().n_segments}
+    order = np.random.default_rng(7).permutation(2 * n)
+    found |= _report(store, np.where(order < n, order, order + UNKNOWN), "joined")
+    store.close()
+    return found
+
+
+def _keep(store: Records, n: int) -> dict[str, Any]:
+    kept, times_ms = 0, []
+    for first in range(0, n, KEPT_AT_ONCE):
+        rows = decisions(first, min(KEPT_AT_ONCE, n - first))
+        started = time.perf_counter()
+        kept += store.add(rows, lambda *_: DECIDER).n_kept
+        times_ms.append((time.perf_counter() - started) * 1e3)
+    return {
+        "kept_share": kept / n,
+        "kept_per_s": n / (sum(times_ms) / 1e3),
+        "kept_batch_max_ms": max(times_ms),
+    }
 
 
 def _report(store: Records, order: NDArray[np.int64], name: str) -> dict[str, Any]:
@@ -173,11 +198,11 @@ def _delayed(store: Records, firsts: range | Iterator[int], behind: int) -> None
             continue
         numbers = np.arange(first - behind, first - behind + KEPT_AT_ONCE)
         numbers = numbers[numbers % 10 != 0]
-        unknown = numbers[numbers % 10 == 1] + (1 << 40)
+        unknown = numbers[numbers % 10 == 1] + UNKNOWN
         for at in range(0, len(numbers), REPORTED_AT_ONCE):
             batch = outcomes(numbers[at : at + REPORTED_AT_ONCE], positive_share=POSITIVE_SHARE)
-            store.report(batch, START_MS + first // 20)
-        store.report(outcomes(unknown, positive_share=1.0), START_MS + first // 20)
+            store.report(batch, START_MS + first // CALLS_PER_MS)
+        store.report(outcomes(unknown, positive_share=1.0), START_MS + first // CALLS_PER_MS)
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
@@ -190,9 +215,10 @@ def main(arguments: list[str]) -> dict[str, Any]:
     """
     try:
         what, folder, n = arguments
-        return {"join": join, "delays": delays}[what](Path(folder), int(n))
+        kinds = {"join": join, "segments": segments, "delays": delays}
+        return kinds[what](Path(folder), int(n))
     except (KeyError, ValueError) as error:
-        raise BenchError(f"join|delays DIRECTORY N, not {arguments}: {error}") from None
+        raise BenchError(f"join|segments|delays DIRECTORY N, not {arguments}: {error}") from None
 
 
 if __name__ == "__main__":
