@@ -97,14 +97,15 @@ def summary(found: Found) -> tuple[Values, list[Target]]:
 
 
 def _store(found: Found) -> tuple[Values, list[Target]]:
+    spread = found.segments
     values = {f"store_{name}": value for name, value in found.join.items()}
-    values |= {f"store_segments_{name}": value for name, value in found.segments.items()}
+    values |= {f"store_segments_{name}": value for name, value in spread.items()}
     values |= {f"delays_{name}": value for name, value in found.delays.items()}
     return values, [
         Target("store_joined_per_s", found.join["joined_per_s"], ">=", MIN_JOINED_PER_S),
-        Target(
-            "store_segments_joined_per_s", found.segments["joined_per_s"], ">=", MIN_JOINED_PER_S
-        ),
+        Target("store_segments_joined_per_s", spread["joined_per_s"], ">=", MIN_JOINED_PER_S),
+        # As many are of requests that were never decided.
+        Target("store_segments_matched_share", spread["joined_matched_share"], ">=", 0.5),
         Target("store_joined_matched_share", found.join["joined_matched_share"], ">=", 1.0),
         Target(
             "store_bytes_per_million", found.join["bytes_per_million"], "<=", MAX_BYTES_PER_MILLION

@@ -164,6 +164,7 @@ def found() -> Found:
     return Found(
         cast("Any", loads),
         {"joined_per_s": 60_000.0, "joined_matched_share": 1.0, "bytes_per_million": 75e6},
+        {"joined_per_s": 51_000.0, "joined_matched_share": 0.5},
         {"growth_bytes": 1e6, "resident_bytes": {"0": 5e7}},
         Recording(each, each),
         Sustained(Counted(200_000, 200_000, 0), said, 100),
@@ -178,7 +179,7 @@ def unmet(made: Found) -> list[str]:
 
 def test_everything_that_is_promised_can_be_kept() -> None:
     values, targets = summary(found())
-    assert len(targets) == 13
+    assert len(targets) == 15
     assert unmet(found()) == []
     assert values["capacity_settling_dropped"] == 7
     assert values["capacity_recorded_share"] == 0.01
@@ -192,6 +193,7 @@ def test_every_promise_can_be_broken() -> None:
     made.join |= {
         "joined_per_s": 49_000.0, "joined_matched_share": 0.999, "bytes_per_million": 97e6,
     }  # fmt: skip
+    made.segments |= {"joined_per_s": 49_000.0, "joined_matched_share": 0.499}
     made.delays["growth_bytes"] = 17e6
     made.recording.loop_us = {"off": [3.0], "default": [9.0], "all": [3.3]}
     made.loads.runs["closed_default"] = [a_run("default", calls_per_cpu_s=920.0)]
