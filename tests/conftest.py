@@ -1,9 +1,10 @@
-"""What every test shares: Hypothesis without deadlines, and seeds that are printed."""
+"""What every test shares: Hypothesis without deadlines, seeds that are printed, Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 
 # Before any test imports onnxruntime, which otherwise reports usage over the network.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and every process after it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "scoregate",
