@@ -88,6 +88,7 @@ fi
 if [[ $profile == test ]]; then
     have h2load || missing+=(nghttp2-client)
     have openssl || missing+=(openssl)
+    have curl || missing+=(curl)
     have valgrind || missing+=(valgrind)
     # The report is looked at in a real browser; without fonts it would be looked at in vain.
     have chromium || have chromium-browser || missing+=(chromium fonts-dejavu-core)

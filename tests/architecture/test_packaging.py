@@ -75,7 +75,7 @@ def test_without_root_it_prints_the_line_to_type(has_sudo: bool) -> None:
     update, _, install = line.strip().partition(" && ")
     assert update == f"{'sudo ' * has_sudo}apt-get update"
     assert install.startswith(f"{'sudo ' * has_sudo}apt-get install -y --no-install-recommends ")
-    for package in ("make", "build-essential", "libnghttp2-dev", "python3-venv", "openssl"):
+    for package in ("make", "build-essential", "libnghttp2-dev", "python3-venv", "curl"):
         assert f" {package}" in install, package
 
 
