@@ -183,7 +183,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         mounted = False
     if not mounted:
-        pytest.skip("tmpfs cannot be mounted here")
+        pytest.skip("tmpfs cannot be mounted here: run as root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

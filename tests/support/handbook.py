@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-DEFAULT = Path(__file__).parents[2] / "../shared/data/handbook_transactions.parquet"
+DEFAULT = Path(__file__).resolve().parents[3] / "shared/data/handbook_transactions.parquet"
 FILE = Path(os.environ.get("SCOREGATE_HANDBOOK", DEFAULT))
 
 needs_handbook = pytest.mark.skipif(
-    not FILE.is_file(), reason=f"the handbook's transactions are not at {FILE}"
+    not FILE.is_file(),
+    reason=f"the handbook's transactions are not at {FILE}: set SCOREGATE_HANDBOOK",
 )
 
 FEATURES = [
