@@ -341,11 +341,15 @@ def test_ctrl_c_ends_a_run(echo: dict[str, str]) -> None:
         [sys.executable, "-c", code, echo["fast"]], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    for _ in range(3):
-        # The generator stays usable.
-        assert process.stdout.readline() == "up\n"
-        process.send_signal(signal.SIGINT)
-        while (line := process.stdout.readline()) != "ended\n":
-            assert line == "up\n"
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    try:
+        for _ in range(3):
+            # The generator stays usable.
+            assert process.stdout.readline() == "up\n"
+            process.send_signal(signal.SIGINT)
+            while (line := process.stdout.readline()) != "ended\n":
+                assert line == "up\n"
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:  # else what fails here is told of another test, and the load goes on for minutes
+        process.kill()
+        process.communicate()
