@@ -142,8 +142,9 @@ def demo(
     store, serves 1.0, and replays a later week through the fast door with an ordinary gRPC client,
     while a pipeline keeps the store up to date and a summary shows calls, latency, decisions,
     fraud, and where features came from. From another terminal, `scoregate deploy 2.0 --traffic 10`
-    begins a rollout. With --drift, drift monitoring has something
-    to find; with --explore, blocking hides what it stops, and a share passes. A second run starts in seconds, and serves what the first served last.
+    begins a rollout. With --drift, drift monitoring has something to find; with --explore, blocking
+    hides what it stops, and a share passes. A second run starts in seconds, and serves what the
+    first served last.
     """
     # Imported here: `demo --help` must not wait for rich and numpy.
     from dataclasses import replace
