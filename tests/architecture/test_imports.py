@@ -219,3 +219,9 @@ def test_files_hold_one_concept_and_say_which(path: Path) -> None:
     limit = 600 if path.suffix == ".pyx" else 400
     assert len(text.splitlines()) <= limit, f"over {limit} lines: split it by concept"
     assert text.lstrip().startswith(('"""', 'r"""')), "a module docstring says the rules"
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest knows them by name alone: a whole run would lose the second, parts of it would not."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
