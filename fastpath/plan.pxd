@@ -1,4 +1,5 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastpath._types cimport MAX_LOOPS, model_t, span_t
 from fastpath.routing cimport bucket_table_t
@@ -56,6 +57,8 @@ ctypedef struct plan_model_t:
     const override_t* overrides  # [n_overrides] routing keys pinned to an arm
     const uint32_t* override_table   # open addressing by hash: index + 1, or 0; 2^n places
     uint32_t override_mask
+    uint32_t override_bits_mask
+    const uint64_t* override_bits    # one of 2^n bits by hash: 0, nobody is pinned whose hash it is
     span_t description           # an encoded GetModelResponse
 
 
@@ -114,8 +117,27 @@ cdef int32_t find_hold(const board_t* board, int thread, const plan_t* plan) noe
 cdef void hold(board_t* board, int thread, int32_t place, const plan_t* plan) noexcept nogil
 cdef void unhold(board_t* board, int thread, int32_t place) noexcept nogil
 # Arm that a routing key is pinned to, or -1. `hash` is `hash_of` the key by the model's table.
-cdef int32_t find_override(
+cdef inline int32_t find_override(
     const plan_model_t* model, const uint8_t* key, size_t size, uint64_t hash
-) noexcept nogil
+) noexcept nogil:
+    cdef uint32_t slot, bit
+    cdef uint32_t entry
+    cdef const override_t* candidate
+    if model.n_overrides == 0:
+        return -1
+    bit = <uint32_t> (hash >> 32) & model.override_bits_mask
+    if not (model.override_bits[bit >> 6] >> (bit & 63)) & 1:
+        return -1
+    # The hash that chose the bucket: nobody can fill a run of places without the salt.
+    slot = <uint32_t> hash & model.override_mask
+    entry = model.override_table[slot]
+    while entry != 0:
+        candidate = &model.overrides[entry - 1]
+        if candidate.hash == hash and candidate.key.size == size:
+            if memcmp(candidate.key.data, key, size) == 0:
+                return candidate.arm
+        slot = (slot + 1) & model.override_mask
+        entry = model.override_table[slot]
+    return -1
 # Index of a model by name (empty: the default), or -1.
 cdef int32_t find_model(const plan_t* plan, const uint8_t* name, size_t size) noexcept nogil
