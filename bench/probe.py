@@ -26,6 +26,7 @@ from bench.message import Message
 
 SO_TIMESTAMPNS = 35  # <asm-generic/socket.h>; not among Python's names
 TIMESPEC = struct.Struct("@ll")
+GONE = "a probing connection was closed, or got no answer"
 TIMEOUT_S = 30.0
 PSEUDO_HEADERS = ((":method", "POST"), (":scheme", "http"), (":authority", "bench"))
 HEADERS = (("content-type", "application/grpc"), ("te", "trailers"))  # codespell:ignore te
@@ -94,10 +95,10 @@ class Connection:
         """
         try:
             data, ancillary, _, _ = self.socket.recvmsg(1 << 16, socket.CMSG_SPACE(TIMESPEC.size))
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             data, ancillary = b"", []
         if not data:
-            raise LoadError("a probing connection was closed, or got no answer")
+            raise LoadError(GONE)
         arrived_ns = _arrival_ns(ancillary)
         ended = []
         for event in self._http.receive_data(data):
@@ -133,7 +134,10 @@ class Connection:
         return None
 
     def _flush(self) -> None:
-        self.socket.sendall(self._http.data_to_send())
+        try:
+            self.socket.sendall(self._http.data_to_send())
+        except ConnectionError:  # reset, or a broken pipe: it closed with our calls unread
+            raise LoadError(GONE) from None
 
     def close(self) -> None:
         """End the connection."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -88,6 +91,20 @@ def test_a_prober_notices_that_its_server_is_gone() -> None:
         with pytest.raises(LoadError, match="was closed"):
             prober.run(lambda: True)
         stopper.join()
+
+
+@pytest.mark.parametrize("is_sending", [False, True])
+def test_a_connection_that_is_reset_is_one_that_was_closed(is_sending: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(f"127.0.0.1:{listener.getsockname()[1]}")
+        served, _ = listener.accept()
+        # Closed at once, without lingering: the kernel sends a reset.
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        served.close()
+        act = partial(connection.send, [Message(ECHO, b"a")]) if is_sending else connection.receive
+        with pytest.raises(LoadError, match="was closed"):
+            act()
+        connection.close()
 
 
 # ------------------------------------------------------------------- judgement
