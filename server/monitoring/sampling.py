@@ -53,6 +53,10 @@ class Sampler:
                 smooth = self._calls_per_s.get(slot, now)
                 weight = 1.0 - math.exp(-elapsed_s / (RISE_S if now > smooth else FALL_S))
                 self._calls_per_s[slot] = smooth + weight * (now - smooth)
-            calls_per_s = self._calls_per_s.get(slot, UNKNOWN_CALLS_PER_S)
-            rates[slot] = min(1.0, self._rows_per_s / calls_per_s) if calls_per_s > 0 else 1.0
+            rates[slot] = self.rate(slot)
         return rates
+
+    def rate(self, slot: int) -> float:
+        """Return the rate of a slot by what is known of its traffic so far."""
+        calls_per_s = self._calls_per_s.get(slot, UNKNOWN_CALLS_PER_S)
+        return min(1.0, self._rows_per_s / calls_per_s) if calls_per_s > 0 else 1.0

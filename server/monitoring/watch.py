@@ -141,12 +141,13 @@ class DriftWatch:
 
     def look(self) -> None:
         """Take in what was captured, evaluate what is due, and follow the plan and its traffic."""
-        # First what was captured: of versions that leave now, too.
+        # In this order what a version that has left decided until then is its own, too.
+        arms = self._arms()
         for rows in self._capture.drain():
             self._take(rows)
         for watched in self._watched.values():
             self._evaluate(watched)
-        self._follow()
+        self._follow(arms)
         now_s = time.monotonic()
         if now_s - self._kept_s >= KEEP_S:
             self._kept_s = now_s
@@ -176,9 +177,9 @@ class DriftWatch:
         except Exception:
             log.exception("drift windows could not be kept")
 
-    def _follow(self) -> None:
+    def _follow(self, served: Sequence[ServedArm]) -> None:
         """Make monitors for new versions, let go of old ones, and set the rates."""
-        arms = {arm.loaded.key: arm for arm in self._arms()}
+        arms = {arm.loaded.key: arm for arm in served}
         for key in [key for key in self._watched if key not in arms]:
             gone = self._watched.pop(key)
             self._capture.set_rate(gone.slot, 0.0)
@@ -227,6 +228,9 @@ class DriftWatch:
         except Exception as error:
             log.exception("drift of %s %s is not watched", key.model, key.version)
             trouble = f"{type(error).__name__}: {error}"
+        # First: what is said to be watched is captured, whoever looks in between.
+        rate = 0.0 if made is None else self._sampler.rate(watched.slot)
+        self._capture.set_rate(watched.slot, rate)
         # At once: a scrape in between finds the monitor before or this one.
         watched.monitor, watched.trouble = made, trouble
         watched.is_proven, watched.rests_until_s = False, 0.0
@@ -273,8 +277,7 @@ class DriftWatch:
             log.exception("whoever is told of drift failed")
 
     def _fail(self, watched: Watched, error: Exception) -> None:
-        """Count a monitor that raised, and begin anew with another: at once, or after a rest."""
-        watched.n_failed += 1
+        """Begin anew with another monitor, at once or after a rest; count the one that raised."""
         log.error(
             "the drift monitor of %s %s failed, and begins anew",
             watched.key.model,
@@ -282,18 +285,21 @@ class DriftWatch:
             exc_info=error,
         )
         self._tell(watched, error)
-        # Kept windows that no monitor was proven with may be why: they are left alone.
-        self._open(watched, with_windows=watched.is_proven)
         watched.n_failed_in_a_row += 1
-        if watched.n_failed_in_a_row > 1 and watched.monitor is not None:
+        if watched.n_failed_in_a_row == 1:
+            # Kept windows that no monitor was proven with may be why: they are left alone.
+            self._open(watched, with_windows=watched.is_proven)
+        else:
             rest_s = min(2.0 ** (watched.n_failed_in_a_row - 2), MAX_REST_S)
-            watched.monitor = None
             watched.trouble = (
                 f"its monitor failed {watched.n_failed_in_a_row} times in a row "
                 f"({type(error).__name__}: {error}) and rests for {rest_s:g} s"
             )
             watched.rests_until_s = time.monotonic() + rest_s
+            watched.monitor = None
             self._capture.set_rate(watched.slot, 0.0)
+        # Last: whoever sees it counted finds what came of it.
+        watched.n_failed += 1
 
     def _keep(self, watched: Watched) -> None:
         # One that saw nothing has nothing to keep, and must not take the place of what is kept.

@@ -129,8 +129,6 @@ def begin(server: Serving, version: str = "1") -> Watched:
     """Return what watches a server, once a version is watched."""
     watched = Watched(server)
     until(lambda: watched.is_watched(version))
-    # Its rate follows in the same look.
-    time.sleep(0.1)
     return watched
 
 
@@ -167,7 +165,6 @@ def test_a_monitor_that_throws_is_counted_and_begins_anew_and_calls_are_answered
             watched.send(messages(poison))
             until(lambda n=n_failed: watched.n("failed") == n)  # type: ignore[misc]
             until(watched.is_watched)  # again; a third failure in a row costs a rest
-            time.sleep(0.1)
         rest = watched.report()
         assert rest.slow.n_rows < 800
         watched.send(messages(usual(900, seed=2)))
@@ -351,7 +348,6 @@ def test_a_reference_of_another_schema_leaves_its_version_unwatched_and_served(
             control_pb2.DeployRequest(version="2", traffic_basis_points=10_000), timeout=30
         )
         until(lambda: watched.is_watched("2"))
-        time.sleep(0.1)
         watched.send(messages(usual(700), version="2"))
         until(lambda: watched.report("2").state == "stable")
         assert watched.report().state == "unwatched"
@@ -369,7 +365,6 @@ def swap_to_2(watched: Watched) -> None:
     )
     watched.control.Promote(control_pb2.PromoteRequest(arm="2"), timeout=30)
     until(lambda: watched.is_watched("2") and not watched.is_watched("1"))
-    time.sleep(0.1)
 
 
 def swap_back(watched: Watched) -> None:
@@ -377,14 +372,12 @@ def swap_back(watched: Watched) -> None:
     for _ in range(2):
         watched.control.Rollback(control_pb2.RollbackRequest(), timeout=30)
     until(lambda: watched.is_watched("1") and not watched.is_watched("2"))
-    time.sleep(0.1)
 
 
 def test_a_version_that_comes_back_by_rollback_goes_on_with_its_windows(tmp_path: Path) -> None:
     settings = {**SETTINGS, "rollout.journal": str(tmp_path / "journal.db"), "drift.drain_s": 0.5}
     with Serving(settings=settings) as server:
         watched = begin(server)
-        time.sleep(0.5)
         made = messages(usual(900))
         watched.send(made, is_counted=False)
         swap_to_2(watched)  # before all of it was looked at

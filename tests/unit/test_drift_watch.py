@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -233,13 +233,47 @@ def test_who_looks_while_a_monitor_is_made_anew_finds_the_one_before(
     before, seen = world.watched("1").monitor, []
 
     def load(bundle: Any) -> Any:
-        seen.append(world.watched("1").monitor)
+        seen.append((world.watched("1").monitor, world.watched("1").n_failed))
         return load_reference(bundle)
 
     monkeypatch.setattr(module, "load_reference", load)
     world.look("1", n_rows=1, amount=POISON)
-    assert seen == [before]
+    assert seen == [(before, 0)]  # whoever counts failures finds the new one once they are more
     assert world.watched("1").monitor not in (None, before)
+    assert world.watched("1").n_failed == 1
+
+
+class Seen(Watched):
+    """Notes what of it could be captured when it came to be watched."""
+
+    __slots__ = ()
+    rings: ClassVar[Rings]
+    rates: ClassVar[list[float]]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "monitor" and value is not None:
+            self.rates.append(self.rings.rates.get(self.slot, 0.0))
+        super().__setattr__(name, value)
+
+
+def test_what_is_said_to_be_watched_is_captured(
+    fragile: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fragile("observe")
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(module, "Watched", Seen)
+    world = World()
+    Seen.rings, Seen.rates = world.rings, []
+    world.look()
+    for _ in range(3):
+        world.look("1", n_rows=1, amount=POISON)
+        now[0] += 10  # after its rest
+        world.look()
+    assert world.watched("1").n_failed == 3
+    # Two versions at the start; the first failure costs no rest, the others end one each.
+    assert len(Seen.rates) == 5
+    assert min(Seen.rates) > 0
 
 
 def test_a_failure_costs_what_was_not_kept(fragile: Callable[[str], None], tmp_path: Path) -> None:
@@ -306,7 +340,7 @@ def test_a_version_that_cannot_be_watched_says_why_once_and_the_others_are(
     assert not world.watched("1").monitor
     assert str(error) in world.watched("1").trouble
     assert world.n_rows("2") == 2100
-    assert world.slots["1"] not in world.rings.rates
+    assert world.rings.rates[world.slots["1"]] == 0.0
     told = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(told) == 1
     assert f"{MODEL} 1 is not watched" in told[0].getMessage()
@@ -327,6 +361,32 @@ def test_a_version_that_leaves_and_comes_back_is_taken_up_again(tmp_path: Path) 
     world.look("1", n_rows=5)
     assert world.n_rows("1") == 745
     assert world.n_rows("2") == 700
+
+
+def test_what_is_captured_while_it_looks_is_not_lost_when_a_version_leaves_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.look()
+    real = world.rings.drain
+
+    def drain() -> list[CapturedRows]:
+        found = real()
+        monkeypatch.setattr(world.rings, "drain", real)
+        # Behind the drain's back: the last calls of a version, and then the plan without it.
+        world.rings.put(world.slots["1"], 40)
+        world.serving = ["2"]
+        return found
+
+    world.rings.put(world.slots["1"], 700)
+    monkeypatch.setattr(world.rings, "drain", drain)
+    world.watch.look()
+    world.watch.look()
+    assert [one.key.version for one in world.watch.watched] == ["2"]
+    world.serving = ["2", "1"]
+    world.look()
+    world.look("1", n_rows=5)
+    assert world.n_rows("1") == 745
 
 
 def test_a_version_of_other_content_begins_anew(tmp_path: Path) -> None:
