@@ -3,7 +3,8 @@
 To be merely nice is not enough beside a loop: a nice thread that runs keeps a loop that wakes up
 waiting until the next tick of the scheduler, 4 ms on many kernels. An idle one (SCHED_IDLE) makes
 way at once. On a core that is saturated it gets next to nothing: whoever waits for it, or for the
-interpreter's lock while it has that, waits long there.
+interpreter's lock while it has that, waits for seconds there. So only loads are idle: they are
+rare, and long. What works in background all the time is nice.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from collections.abc import Iterable
 
 from server.errors import StartError
 
-FALLBACK_NICENESS = 10
+NICENESS = 10
 REALTIME_PRIORITY = 1  # the lowest: the kernel's own threads go before
+
+
+def be_nice() -> None:
+    """Give the calling thread a tenth of what others get. It cannot be undone."""
+    # Of this thread alone: on Linux a thread id is what the call takes.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def stand_back() -> None:
     """Make the calling thread idle; nice, where a sandbox forbids it. It cannot be undone."""
-    # On Linux a thread id is what the calls take.
-    thread = threading.get_native_id()
     try:
-        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
     except OSError:
-        os.setpriority(os.PRIO_PROCESS, thread, FALLBACK_NICENESS)
+        be_nice()
 
 
 def come_first(threads: Iterable[int]) -> None:

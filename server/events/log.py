@@ -29,7 +29,7 @@ from server.events.kinds import KINDS
 from server.events.limiter import Limiter
 from server.events.line_file import LineFile
 from server.events.webhook import Result, Webhook
-from server.priority import stand_back
+from server.priority import be_nice
 
 N_KEPT = 1000
 N_UNWRITTEN = 1000  # that may wait for the log file
@@ -242,7 +242,8 @@ class EventLog:
     # ------------------------------------------------------------------ write
 
     def _run(self) -> None:
-        stand_back()
+        # Not idle: whoever emits waits for it where it holds the lock.
+        be_nice()
         while True:
             with self._wake:
                 self._wake.wait_for(

@@ -13,7 +13,7 @@ Rules
   receiver can see an event twice, and knows it by that.
 * At the end what waits has a grace: one attempt each, until one fails or the grace is over.
 
-It is a thread that makes way for the loops (`priority.stand_back`); it mostly sleeps.
+It is a nice thread, and mostly sleeps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from server import __version__
 from server.events.event import Event, encode
 from server.events.post import Answer, Target, post
 from server.events.signature import HEADER, sign
-from server.priority import stand_back
+from server.priority import be_nice
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -138,7 +138,7 @@ class Webhook:
         return left
 
     def _run(self) -> None:
-        stand_back()
+        be_nice()
         while (event := self._next()) is not None:
             try:
                 result = self._deliver(event)

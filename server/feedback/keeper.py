@@ -2,8 +2,7 @@
 
 Rules
 -----
-* One nice thread drains and writes; another, that takes only what nobody else wants, measures
-  quality. Neither can delay or fail a call.
+* One nice thread drains and writes, another measures quality. Neither can fail a call.
 * A disk that takes nothing costs decisions, which are counted; it is told once, and once when it
   works again. Nothing is kept in memory for it: rings and memory stay bounded.
 * At the end the ledger is drained once more.
@@ -12,7 +11,6 @@ Rules
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,10 +24,9 @@ from server.errors import FeedbackError
 from server.feedback.deciders import Deciders
 from server.feedback.rates import RecordRates
 from server.feedback.records import Records
-from server.priority import stand_back
+from server.priority import be_nice
 from server.rollout.plans import Served
 
-NICENESS = 10
 AT_ONCE = 8192  # decisions that are taken of each ring and written in one transaction
 MEASURE_S = 1.0  # that traffic is measured over, at least
 
@@ -116,8 +113,7 @@ class Keeper:
                 return
 
     def _run(self) -> None:
-        # Of this thread alone: on Linux a thread id is what the call takes.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        be_nice()
         while not self._stopping.wait(self._drain_s):
             self._look()
         self._look(is_last=True)
@@ -204,7 +200,7 @@ class Keeper:
 
 
 class Repeating:
-    """Does something again and again on a thread that takes only what nobody else wants.
+    """Does something again and again on a nice thread.
 
     Parameters
     ----------
@@ -233,7 +229,7 @@ class Repeating:
             self._thread.join()
 
     def _run(self) -> None:
-        stand_back()
+        be_nice()
         while not self._stopping.wait(self._interval_s):
             try:
                 self._work()

@@ -13,7 +13,6 @@ One monitor per (model, version) that takes part. It lives as long as its versio
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ from server.drift import DriftSettings, Evaluation, Monitor, load_reference, mon
 from server.errors import BundleError, ScoregateError
 from server.monitoring.keeping import KeptWindows
 from server.monitoring.sampling import Sampler
+from server.priority import be_nice
 from server.repository import Repository
 from server.rollout.loaded import Key
 from server.rollout.plans import ServedArm
 
-NICENESS = 10
 KEEP_S = 300.0  # between two times that windows are written
 MAX_REST_S = 300.0  # of a monitor that fails again and again
 
@@ -122,7 +121,7 @@ class DriftWatch:
         self._kept_s = time.monotonic()
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(
-            1, thread_name_prefix="scoregate-drift", initializer=_be_nice
+            1, thread_name_prefix="scoregate-drift", initializer=be_nice
         )
 
     @property
@@ -311,8 +310,3 @@ class DriftWatch:
             self._fail(watched, error)
         else:
             self._kept.write(watched.key, data)
-
-
-def _be_nice() -> None:
-    # Of this thread alone: on Linux a thread id is what the call takes.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

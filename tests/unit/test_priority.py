@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from server.errors import StartError
-from server.priority import FALLBACK_NICENESS, come_first, stand_back
+from server.priority import NICENESS, be_nice, come_first, stand_back
 
 
 def on_a_thread(work: Callable[[], object]) -> object:
@@ -43,6 +43,16 @@ def test_a_thread_that_stands_back_is_idle() -> None:
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # that thread alone
 
 
+def test_a_nice_thread_keeps_its_class() -> None:
+    def work() -> tuple[int, int]:
+        be_nice()
+        return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert on_a_thread(work) == (os.SCHED_OTHER, NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
 def test_it_is_nice_where_it_may_not_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -53,7 +63,7 @@ def test_it_is_nice_where_it_may_not_be_idle(monkeypatch: pytest.MonkeyPatch) ->
         stand_back()
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert on_a_thread(work) == FALLBACK_NICENESS
+    assert on_a_thread(work) == NICENESS
 
 
 def test_a_thread_that_comes_first_is_real_time_or_the_error_says_what_to_grant() -> None:
