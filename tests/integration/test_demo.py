@@ -215,9 +215,9 @@ def test_a_killed_redis_degrades_answers_and_comes_back(background: Start) -> No
     demo.until(r"degraded \d+ \(now 0\).* errors 0$")
     out = demo.end()
     assert re.search(r"^errors +none", out, re.MULTILINE), out
-    degraded, now = figures(out, DEGRADED)
+    # How many are degraded at the very end is the machine's doing: that none was is seen above.
+    degraded, _ = figures(out, DEGRADED)
     assert degraded > 0
-    assert now == 0
     # While Redis was gone, features came from the batch tables; the pipeline has caught up.
     assert re.search(r"^features +online \S+  batch (?!0\.0%)\S+", out, re.MULTILINE), out
     assert re.search(r"^pipeline +[\d,]+ records written, 0 wait *$", out, re.MULTILINE), out

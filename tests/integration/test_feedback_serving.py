@@ -22,7 +22,11 @@ from server.pb.scoregate.v1 import feedback_pb2 as pb
 from server.pb.scoregate.v1 import feedback_pb2_grpc, scoring_pb2, scoring_pb2_grpc
 from tests.support.serving import FEATURES, ROOT, Serving
 
-QUICK = {"feedback.drain_s": 0.05, "feedback.interval_s": 0.2}
+QUICK = {
+    "feedback.drain_s": 0.05,
+    "feedback.interval_s": 0.2,
+    "feedback.records_per_s": 1e6,  # all, however quickly a machine asks
+}
 PATIENCE_S = 20.0
 
 

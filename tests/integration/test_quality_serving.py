@@ -26,6 +26,7 @@ PATIENCE_S = 30.0
 # Decisions mature at once; a segment takes a second's.
 QUICK = {
     "feedback.drain_s": 0.05,
+    "feedback.records_per_s": 1e6,  # all, however quickly a machine asks
     "feedback.interval_s": 0.2,
     "feedback.maturity_s": 1.0,
     "feedback.window_s": 3600.0,

@@ -32,6 +32,7 @@ SETTINGS = {
     "feedback.maturity_s": 1.0,
     "feedback.window_s": 600.0,
     "feedback.drain_s": 0.1,
+    "feedback.records_per_s": 1e6,  # all, however quickly a machine asks
     "feedback.interval_s": 0.2,
     "feedback.unseen_decisions": ["none"],
     "models": [f"{MODEL}@1"],

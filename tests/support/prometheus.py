@@ -58,6 +58,7 @@ FEEDBACK = {
     "feedback.maturity_s": 1.0,
     "feedback.window_s": 600.0,
     "feedback.drain_s": 0.1,
+    "feedback.records_per_s": 1e6,  # all, however quickly a machine asks
     "feedback.interval_s": 0.5,
     "feedback.unseen_decisions": ["none"],
 }

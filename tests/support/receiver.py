@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Received(NamedTuple):

@@ -173,8 +173,13 @@ class Serving:
         raise AssertionError(f"the server is not ready: {self.stderr()}")
 
     def stdout(self) -> str:
-        """Return what the server has printed."""
-        return (self.folder / "stdout").read_text("utf-8")
+        """Return what the server has printed: once it says so, that it is up, and where."""
+        until = time.monotonic() + START_S
+        # The file that says "ready" is written first.
+        while not (text := (self.folder / "stdout").read_text("utf-8")):
+            assert time.monotonic() < until, "the server prints nothing"
+            time.sleep(0.01)
+        return text
 
     def stderr(self) -> str:
         """Return what the server has logged."""

@@ -138,7 +138,7 @@ def whole_request(n_day: float, risk: float) -> Any:
     return message
 
 
-def until(condition: Callable[[], bool], what: str = "it", timeout_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str = "it", timeout_s: float = 120.0) -> None:
     """Wait for a state."""
     end = time.monotonic() + timeout_s
     while not condition():
