@@ -19,7 +19,7 @@ def ranks(pid: int) -> Counter[tuple[int, int]]:
     """Count the threads of a process by class and niceness."""
     return Counter(
         (os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread))
-        for thread in map(int, os.listdir(f"/proc/{pid}/task"))
+        for thread in (int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
     )
 
 
