@@ -230,11 +230,11 @@ def test_percentiles_are_those_of_the_server() -> None:
     assert len(theirs_ns) == result.n_answered == 750
     for p in (5, 25, 45, 65, 75, 85, 95):
         expected = float(np.percentile(theirs_ns, p, method="lower"))
-        assert result.service_time.percentile(p) == pytest.approx(expected, rel=0.05), p
-        # From the intended time: later by the lag, and by no more than that.
-        latency = result.latency.percentile(p)
-        assert 0.95 * expected <= latency <= 1.05 * expected + result.lag.max, p
-    assert result.service_time.mean() == pytest.approx(theirs_ns.mean(), rel=0.05)
+        # A generator that the machine keeps waiting sends and takes later, and says by how much.
+        for found in (result.service_time, result.latency):
+            assert 0.95 * expected <= found.percentile(p) <= 1.05 * expected + result.lag.max, p
+    mean = theirs_ns.mean()
+    assert 0.95 * mean <= result.service_time.mean() <= 1.05 * mean + result.lag.max
 
 
 def stalls_once(at: int, stall_s: float) -> Any:
